@@ -1,0 +1,289 @@
+//! The configuration file: TOML, every key optional, unknown keys refused.
+//!
+//! Values are parsed into what they mean while the file is read, so that every error names line and key.
+
+use std::{
+    fmt, fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::Deserialize;
+
+pub use self::template::NameTemplate;
+
+mod template;
+
+/// Where the file is looked for when `--config` does not name one. It may be absent there.
+pub const DEFAULT_PATH: &str = "/etc/vifd/vifd.toml";
+
+/// Everything that can be configured.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where to serve HTTP over TCP. Default `127.0.0.1:9774`. Loopback only, until callers can be told apart.
+    pub listen: LoopbackAddr,
+    /// Where to serve HTTP over a Unix socket. Default `/run/vifd/vifd.sock`.
+    pub socket: PathBuf,
+    /// The permissions of that socket, as an octal string. Default `"0660"`: root and the socket's group.
+    pub socket_mode: FileMode,
+    /// How the cloud names its domains, for callers that know an instance by its integer id.
+    /// Default `instance-%08x`; Nova's `instance_name_template`.
+    pub instance_name_template: NameTemplate,
+    /// Threads that serve requests and follow the kernel. Default 2: more would only cost memory.
+    pub worker_threads: WorkerThreads,
+    /// What to log, as `tracing` directives such as `info` or `vifd::source=debug`. Default `info`.
+    pub log: String,
+    /// The hypervisors.
+    pub libvirt: LibvirtConfig,
+    /// The kernel's links.
+    pub netlink: NetlinkConfig,
+}
+
+/// `[libvirt]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LibvirtConfig {
+    /// The hypervisors of this host. Default: every one of `qemu:///system` and `lxc:///system` that it offers.
+    /// They must be of this host: their domains are joined with this host's devices.
+    pub uris: Option<Vec<String>>,
+    /// How often to read every domain again although no event asked for it. Default `"5m"`: events should suffice,
+    /// this bounds how long a lost one can mislead.
+    #[serde(with = "humantime_serde")]
+    pub resync_interval: Duration,
+    /// How long one libvirt call may take before its session is given up. Default `"10s"`.
+    #[serde(with = "humantime_serde")]
+    pub call_timeout: Duration,
+    /// How often to ask whether the connection still lives; it is given up after two unanswered questions, that is
+    /// after three intervals. Default `"2s"`.
+    #[serde(with = "humantime_serde")]
+    pub keepalive_interval: Duration,
+}
+
+/// `[netlink]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NetlinkConfig {
+    /// The receive buffer for link events, in bytes. Default 8 MiB, which holds some 3,600 changes made at once.
+    /// Without `CAP_NET_ADMIN` the kernel grants no more than `net.core.rmem_max`.
+    pub receive_buffer: usize,
+    /// How often to list every link again although no event asked for it. Default `"5m"`.
+    #[serde(with = "humantime_serde")]
+    pub resync_interval: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: LoopbackAddr(SocketAddr::from(([127, 0, 0, 1], 9774))),
+            socket: PathBuf::from(DEFAULT_SOCKET),
+            socket_mode: FileMode(0o660),
+            instance_name_template: NameTemplate::default(),
+            worker_threads: WorkerThreads(2),
+            log: "info".to_owned(),
+            libvirt: LibvirtConfig::default(),
+            netlink: NetlinkConfig::default(),
+        }
+    }
+}
+
+/// Where the daemon serves, and `vifctl` looks for it, when nothing else is said.
+pub const DEFAULT_SOCKET: &str = "/run/vifd/vifd.sock";
+
+impl Default for LibvirtConfig {
+    fn default() -> Self {
+        Self {
+            uris: None,
+            resync_interval: Duration::from_secs(300),
+            call_timeout: Duration::from_secs(10),
+            keepalive_interval: Duration::from_secs(2),
+        }
+    }
+}
+
+impl Default for NetlinkConfig {
+    fn default() -> Self {
+        Self { receive_buffer: 8 << 20, resync_interval: Duration::from_secs(300) }
+    }
+}
+
+/// A configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("could not read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A key or value is wrong. The text shows the line and points at it.
+    #[error("{}:{line}: {text}", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong, with the offending line.
+        text: String,
+    },
+}
+
+impl Config {
+    /// Reads the file at `path`; without one, the file at [`DEFAULT_PATH`] if there is one, else the defaults.
+    ///
+    /// # Errors
+    /// The file cannot be read, or a key or value in it is wrong.
+    pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
+        let text = match (path, fs::read_to_string(path.unwrap_or(Path::new(DEFAULT_PATH)))) {
+            (_, Ok(text)) => text,
+            (None, Err(error)) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            (path, Err(source)) => {
+                return Err(ConfigError::Read { path: path.unwrap_or(Path::new(DEFAULT_PATH)).to_owned(), source });
+            }
+        };
+        Self::parse(path.unwrap_or(Path::new(DEFAULT_PATH)), &text)
+    }
+
+    fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        toml::from_str(text).map_err(|error| {
+            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            let line = before.matches('\n').count() + 1;
+            ConfigError::Parse { path: path.to_owned(), line, text: error.to_string().trim_end().to_owned() }
+        })
+    }
+}
+
+/// A TCP address on loopback.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "SocketAddr")]
+pub struct LoopbackAddr(SocketAddr);
+
+impl LoopbackAddr {
+    /// The address.
+    #[must_use]
+    pub fn get(self) -> SocketAddr {
+        self.0
+    }
+}
+
+impl TryFrom<SocketAddr> for LoopbackAddr {
+    type Error = String;
+
+    fn try_from(addr: SocketAddr) -> Result<Self, Self::Error> {
+        if addr.ip().is_loopback() {
+            Ok(Self(addr))
+        } else {
+            Err(format!(
+                "listen: {addr} is not a loopback address; callers from the network cannot be authenticated yet"
+            ))
+        }
+    }
+}
+
+/// The permission bits of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct FileMode(u32);
+
+impl FileMode {
+    /// The bits.
+    #[must_use]
+    pub fn bits(self) -> u32 {
+        self.0
+    }
+}
+
+impl TryFrom<String> for FileMode {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        match u32::from_str_radix(&text, 8) {
+            Ok(mode) if mode <= 0o777 => Ok(Self(mode)),
+            _ => Err(format!("{text:?} is not a file mode such as \"0660\"")),
+        }
+    }
+}
+
+/// How many threads the runtime has: 1 to 64.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "usize")]
+pub struct WorkerThreads(usize);
+
+impl WorkerThreads {
+    /// The number.
+    #[must_use]
+    pub fn get(self) -> usize {
+        self.0
+    }
+}
+
+impl TryFrom<usize> for WorkerThreads {
+    type Error = String;
+
+    fn try_from(threads: usize) -> Result<Self, Self::Error> {
+        if (1..=64).contains(&threads) { Ok(Self(threads)) } else { Err("must be 1 to 64".to_owned()) }
+    }
+}
+
+impl fmt::Display for LoopbackAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str) -> String {
+        Config::parse(Path::new("vifd.toml"), text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn an_empty_file_is_the_defaults() {
+        let config = Config::parse(Path::new("x"), "").unwrap();
+        assert_eq!(config.listen.to_string(), "127.0.0.1:9774");
+        assert_eq!(config.socket_mode.bits(), 0o660);
+    }
+
+    #[test]
+    fn the_packaged_file_shows_the_defaults() {
+        let packaged = include_str!("../packaging/vifd.toml");
+        let uncommented: String = packaged
+            .lines()
+            .map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')).unwrap_or(line))
+            .fold(String::new(), |text, line| text + line + "\n");
+        let config = Config::parse(Path::new("packaging/vifd.toml"), &uncommented).unwrap();
+        let with_uris = |mut config: Config| {
+            config.libvirt.uris = None;
+            format!("{config:?}")
+        };
+        assert_eq!(with_uris(config), with_uris(Config::default()));
+    }
+
+    #[test]
+    fn errors_name_file_line_and_key() {
+        let text = error("listen = '127.0.0.1:1'\n[libvirt]\nresync_intervall = '5m'\n");
+        assert!(text.starts_with("vifd.toml:3: ") && text.contains("resync_intervall"), "{text}");
+        let text = error("\n\nlisten = '0.0.0.0:9774'\n");
+        assert!(text.starts_with("vifd.toml:3: ") && text.contains("listen") && text.contains("loopback"), "{text}");
+        let text = error("[netlink]\nreceive_buffer = 'big'\n");
+        assert!(text.starts_with("vifd.toml:2: ") && text.contains("receive_buffer"), "{text}");
+        let text = error("[libvirt]\ncall_timeout = '5 parsecs'\n");
+        assert!(text.starts_with("vifd.toml:2: ") && text.contains("call_timeout"), "{text}");
+        let text = error("a = [");
+        assert!(text.starts_with("vifd.toml:1: "), "{text}");
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused() {
+        for text in ["worker_threads = 0", "socket_mode = '9'", "socket_mode = '1777'", "instance_name_template = 'x'"]
+        {
+            assert!(Config::parse(Path::new("x"), text).is_err(), "{text}");
+        }
+    }
+}

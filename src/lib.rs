@@ -1,0 +1,4 @@
+//! wip
+pub mod config;
+pub mod mac;
+pub mod source;

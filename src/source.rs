@@ -1,0 +1,217 @@
+//! What a source is: something outside vifd whose complete view we hold and keep current.
+//!
+//! A source is a *session*, which can only fail or be stopped, and a *supervisor*, which marks the snapshot
+//! stale, backs off and starts the next session. A session subscribes first, lists second, follows third: an event
+//! says "look again", the state that we read then is the truth.
+//!
+//! Each source owns one [`watch`] channel of [`Snapshot`]s. A reader wants the newest value and never the history.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::{Timestamp, Unit};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+pub mod libvirt {
+    pub mod domain;
+}
+pub mod netlink;
+
+/// One source's latest complete view, and whether it is being kept current.
+#[derive(Debug)]
+pub struct Snapshot<T> {
+    /// The view. Empty while [`SyncState::Pending`], the last known one while [`SyncState::Stale`].
+    pub data: Arc<T>,
+    /// Whether `data` is being kept current.
+    pub sync: SyncState,
+}
+
+/// Whether a source's view is being kept current.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum SyncState {
+    /// Never complete since vifd started. The reason is absent until the first attempt has failed.
+    Pending {
+        /// Why the last attempt failed.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<Arc<str>>,
+    },
+    /// Complete, and kept current by events.
+    Synced {
+        /// Since when without interruption.
+        since: Timestamp,
+    },
+    /// Was current until the source was lost; the view is the last one known.
+    Stale {
+        /// When the source was last known to be current.
+        since: Timestamp,
+        /// Why it was lost, or why the last attempt to get it back failed.
+        reason: Arc<str>,
+    },
+}
+
+impl SyncState {
+    /// Whether the view is being kept current.
+    #[must_use]
+    pub fn is_synced(&self) -> bool {
+        matches!(self, Self::Synced { .. })
+    }
+
+    /// Whether the source has never delivered a complete view.
+    #[must_use]
+    pub fn is_pending(&self) -> bool {
+        matches!(self, Self::Pending { .. })
+    }
+
+    /// Whether the first attempt to read the source has succeeded or failed.
+    #[must_use]
+    pub fn is_decided(&self) -> bool {
+        !matches!(self, Self::Pending { reason: None })
+    }
+
+    /// Why the source is not current, where that is known.
+    #[must_use]
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Pending { reason } => reason.as_deref(),
+            Self::Synced { .. } => None,
+            Self::Stale { reason, .. } => Some(reason),
+        }
+    }
+}
+
+impl<T> Clone for Snapshot<T> {
+    fn clone(&self) -> Self {
+        Self { data: Arc::clone(&self.data), sync: self.sync.clone() }
+    }
+}
+
+/// What a source has before its first session is complete.
+impl<T: Default> Default for Snapshot<T> {
+    fn default() -> Self {
+        Self { data: Arc::default(), sync: SyncState::Pending { reason: None } }
+    }
+}
+
+impl<T> Snapshot<T> {
+    /// Keeps the data and says that it is no longer kept current, since now and why.
+    pub fn mark_stale(&mut self, why: &str) {
+        let reason: Arc<str> = why.into();
+        self.sync = match self.sync {
+            SyncState::Pending { .. } => SyncState::Pending { reason: Some(reason) },
+            SyncState::Synced { .. } => SyncState::Stale { since: now(), reason },
+            SyncState::Stale { since, .. } => SyncState::Stale { since, reason },
+        };
+    }
+}
+
+/// Publishes `data` as current; wakes readers only when something differs.
+pub fn publish<T: PartialEq>(tx: &watch::Sender<Snapshot<T>>, data: T) {
+    tx.send_if_modified(|snapshot| {
+        if !snapshot.sync.is_synced() {
+            *snapshot = Snapshot { data: Arc::new(data), sync: SyncState::Synced { since: now() } };
+            return true;
+        }
+        let changed = *snapshot.data != data;
+        if changed {
+            snapshot.data = Arc::new(data);
+        }
+        changed
+    });
+}
+
+/// The wall clock, to the millisecond: finer is noise to a reader.
+#[must_use]
+pub fn now() -> Timestamp {
+    let now = Timestamp::now();
+    now.round(Unit::Millisecond).unwrap_or(now)
+}
+
+/// Growing, jittered delays between attempts to get a source back.
+#[derive(Debug)]
+pub struct Backoff {
+    next: Duration,
+}
+
+impl Backoff {
+    /// Short, so that the restart of a daemon is hardly noticed.
+    const FIRST: Duration = Duration::from_millis(100);
+    /// Long enough to cost nothing while a source is away for days, short enough not to keep an operator waiting
+    /// who has just started it.
+    const LONGEST: Duration = Duration::from_secs(5);
+
+    /// How long to wait before the next attempt. Jitter keeps many agents from moving in step.
+    pub fn delay(&mut self) -> Duration {
+        let delay = self.next;
+        self.next = (delay * 2).min(Self::LONGEST);
+        delay.mul_f64(0.75 + fastrand::f64() / 2.0)
+    }
+
+    /// Starts from the shortest delay again: the source was reached.
+    pub fn reset(&mut self) {
+        *self = Self::default();
+    }
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self { next: Self::FIRST }
+    }
+}
+
+/// An error and its causes in one line, `what: why: why`.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn losing_a_source_keeps_its_data_and_the_time_when_it_was_last_current() {
+        let (tx, rx) = watch::channel(Snapshot::<Vec<u8>>::default());
+        tx.send_modify(|s| s.mark_stale("no socket"));
+        assert_eq!(rx.borrow().sync, SyncState::Pending { reason: Some("no socket".into()) });
+
+        publish(&tx, vec![1]);
+        tx.send_modify(|s| s.mark_stale("closed"));
+        let first = rx.borrow().clone();
+        let SyncState::Stale { since, .. } = first.sync else { panic!("{:?}", first.sync) };
+        assert_eq!(*first.data, [1]);
+
+        tx.send_modify(|s| s.mark_stale("refused"));
+        assert_eq!(rx.borrow().sync, SyncState::Stale { since, reason: "refused".into() });
+    }
+
+    #[test]
+    fn publishing_the_same_wakes_nobody_unless_the_source_was_lost() {
+        let (tx, mut rx) = watch::channel(Snapshot::default());
+        publish(&tx, 1);
+        rx.mark_unchanged();
+        publish(&tx, 1);
+        assert!(!rx.has_changed().unwrap());
+        tx.send_modify(|s| s.mark_stale("closed"));
+        rx.mark_unchanged();
+        publish(&tx, 1);
+        assert!(rx.has_changed().unwrap() && rx.borrow().sync.is_synced());
+    }
+
+    #[test]
+    fn delays_grow_to_a_bound_and_start_again_after_a_success() {
+        let mut backoff = Backoff::default();
+        let delays: Vec<_> = (0..20).map(|_| backoff.delay()).collect();
+        assert!(delays[0] <= Backoff::FIRST.mul_f64(1.25));
+        assert!(delays.iter().all(|d| *d <= Backoff::LONGEST.mul_f64(1.25)));
+        assert!(delays[19] >= Backoff::LONGEST.mul_f64(0.75));
+        backoff.reset();
+        assert!(backoff.delay() <= Backoff::FIRST.mul_f64(1.25));
+    }
+}

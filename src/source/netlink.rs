@@ -1,0 +1,323 @@
+//! The kernel's links: follows them by rtnetlink and publishes [`Links`].
+//!
+//! In: `RTNLGRP_LINK` messages and dumps. Out: [`Snapshot<Links>`]. Whatever loses a message (an overrun, a dump that
+//! was torn too often, a closed socket) ends the session; the next one reads everything again. Between the two the
+//! snapshot is stale and says why.
+//!
+//! The sockets are our own instead of `rtnetlink`'s, because that crate drops messages that it cannot decode whole,
+//! and hides `NLM_F_DUMP_INTR` and truncation: the three things about which an answer must not be wrong in silence.
+
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    io,
+    os::fd::OwnedFd,
+    time::{Duration, Instant},
+};
+
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage};
+use netlink_packet_route::{
+    RouteNetlinkMessage,
+    link::{LinkAttribute, LinkExtentMask, LinkMessage},
+};
+use rustix::{
+    io::Errno,
+    net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink::SocketAddrNetlink, sockopt},
+};
+use tokio::{
+    io::unix::AsyncFd,
+    sync::{mpsc, oneshot, watch},
+    time::sleep,
+};
+use tracing::{debug, info, warn};
+
+use self::link::{Counters, DecodeError, LinkEvent, Links};
+use super::{Backoff, Snapshot, chain, publish};
+use crate::config::NetlinkConfig;
+
+pub mod link;
+
+/// Why a session ended.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// No socket could be had.
+    #[error("could not open a netlink socket")]
+    Open(#[source] io::Error),
+    /// The kernel refused to list the links.
+    #[error("could not list the links")]
+    Dump(#[source] io::Error),
+    /// The list of links changed while it was read, on every attempt.
+    #[error("the list of links changed during each of {DUMP_ATTEMPTS} attempts to read it")]
+    Torn,
+    /// Reading an event failed.
+    #[error("could not read link events")]
+    Receive(#[source] io::Error),
+    /// More changed than the receive buffer holds (`ENOBUFS`).
+    #[error("link events were lost: the receive buffer overran")]
+    Overrun,
+    /// A message is larger than anything the kernel should send.
+    #[error("a link message of {0} bytes was truncated")]
+    Truncated(usize),
+}
+
+/// Follows the links of this process's network namespace for ever.
+pub async fn run(config: NetlinkConfig, tx: watch::Sender<Snapshot<Links>>) -> Infallible {
+    let mut backoff = Backoff::default();
+    loop {
+        let started = Instant::now();
+        let Err(error) = session(&config, &tx).await;
+        let reason = chain(&error);
+        tx.send_modify(|snapshot| snapshot.mark_stale(&reason));
+        if started.elapsed() > HEALTHY {
+            backoff.reset();
+        }
+        let delay = backoff.delay();
+        warn!(error = reason, ?delay, "lost the kernel's link events");
+        sleep(delay).await;
+    }
+}
+
+/// Subscribes, lists, follows. Dropping the future is safe: it owns its sockets and publishes whole snapshots.
+async fn session(config: &NetlinkConfig, tx: &watch::Sender<Snapshot<Links>>) -> Result<Infallible, SessionError> {
+    let events = LinkSocket::subscribe(config.receive_buffer)?;
+    loop {
+        let mut links = list().await?;
+        // Whatever queued up during the listing describes each link completely, so replaying it ends in the truth;
+        // publishing before the queue is empty would show the past again.
+        while events.take_in(&mut links)?.is_more() {}
+        info!(links = links.len(), "read all links");
+        publish(tx, links.clone());
+        let resync = sleep(config.resync_interval);
+        tokio::pin!(resync);
+        loop {
+            tokio::select! {
+                readable = events.0.readable() => readable.map_err(SessionError::Receive)?.clear_ready(),
+                () = &mut resync => break,
+            }
+            // Readiness was cleared before the socket is read until it is empty: an event that arrives in between
+            // sets it again, and none can be slept through.
+            loop {
+                let batch = events.take_in(&mut links)?;
+                if batch.changed {
+                    publish(tx, links.clone());
+                }
+                if !batch.is_more() {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+}
+
+/// Reads every link. A listing that the kernel calls inconsistent is repeated.
+///
+/// # Errors
+/// The kernel cannot be asked, or the list never holds still.
+pub async fn list() -> Result<Links, SessionError> {
+    for attempt in 0..DUMP_ATTEMPTS {
+        let mut links = Links::default();
+        let consistent = dump(LinkExtentMask::SkipStats, |message_type, payload| {
+            apply(&mut links, message_type, payload);
+        })
+        .await?;
+        if consistent {
+            return Ok(links);
+        }
+        debug!(attempt, "the list of links changed while it was read");
+        sleep(Duration::from_millis(10 << attempt)).await;
+    }
+    Err(SessionError::Torn)
+}
+
+/// A handle by which the counters of all links are read on demand. The one question that is put to the kernel when it
+/// is asked for; whoever asks while a listing runs shares the next.
+#[derive(Clone, Debug)]
+pub struct CounterReader(mpsc::Sender<oneshot::Sender<HashMap<u32, Counters>>>);
+
+impl CounterReader {
+    /// The handle, and the task that serves it.
+    pub fn new() -> (Self, impl Future<Output = ()> + Send) {
+        let (tx, rx) = mpsc::channel(COUNTER_REQUESTS);
+        (Self(tx), serve_counters(rx))
+    }
+
+    /// The counters of every link by index, or nothing if the kernel cannot be asked or too many wait already.
+    pub async fn read(&self) -> Option<HashMap<u32, Counters>> {
+        let (reply, answer) = oneshot::channel();
+        self.0.try_send(reply).ok()?;
+        answer.await.ok()
+    }
+}
+
+async fn serve_counters(mut requests: mpsc::Receiver<oneshot::Sender<HashMap<u32, Counters>>>) {
+    while let Some(first) = requests.recv().await {
+        let mut waiting = vec![first];
+        while let Ok(next) = requests.try_recv() {
+            waiting.push(next);
+        }
+        let mut counters = HashMap::new();
+        let result = dump(LinkExtentMask::Other(0), |_, payload| {
+            counters.extend(link::decode_counters(payload));
+        })
+        .await;
+        match result {
+            Ok(_) => waiting.into_iter().for_each(|reply| drop(reply.send(counters.clone()))),
+            Err(error) => warn!(error = chain(&error), "could not read the counters"),
+        }
+    }
+}
+
+/// Asks for all links on a socket of its own, so that the answer cannot be mixed up with events. Says whether the
+/// listing is consistent (no `NLM_F_DUMP_INTR`).
+async fn dump(mask: LinkExtentMask, mut each: impl FnMut(u16, &[u8])) -> Result<bool, SessionError> {
+    let socket = LinkSocket::open(0)?;
+    let mut request = LinkMessage::default();
+    // Without VF lists, which overflow the message on hosts with hundreds of virtual functions; usually without the
+    // counters, which are half of a message.
+    request.attributes.push(LinkAttribute::ExtMask(vec![mask]));
+    let mut request = NetlinkMessage::from(RouteNetlinkMessage::GetLink(request));
+    request.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    request.finalize();
+    let mut bytes = vec![0; request.buffer_len()];
+    request.serialize(&mut bytes);
+    net::send(socket.0.get_ref(), &bytes, SendFlags::empty()).map_err(|e| SessionError::Dump(e.into()))?;
+
+    let mut consistent = true;
+    let mut buffer = Vec::with_capacity(RECEIVE_SIZE);
+    loop {
+        if !socket.receive(&mut buffer)? {
+            socket.0.readable().await.map_err(SessionError::Receive)?.clear_ready();
+            continue;
+        }
+        for message in messages(&buffer) {
+            consistent &= message.flags() & NLM_F_DUMP_INTR == 0;
+            match message.message_type() {
+                NLMSG_DONE => return Ok(consistent),
+                NLMSG_ERROR => return Err(SessionError::Dump(error_of(message.payload()))),
+                message_type => each(message_type, message.payload()),
+            }
+        }
+    }
+}
+
+/// What one round of reading events brought.
+struct Batch {
+    changed: bool,
+    emptied: bool,
+}
+
+impl Batch {
+    fn is_more(&self) -> bool {
+        !self.emptied
+    }
+}
+
+struct LinkSocket(AsyncFd<OwnedFd>);
+
+impl LinkSocket {
+    fn open(groups: u32) -> Result<Self, SessionError> {
+        let open = || {
+            // No protocol means the first: NETLINK_ROUTE is 0.
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            let socket = net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
+            net::bind(&socket, &SocketAddrNetlink::new(0, groups))?;
+            AsyncFd::new(socket)
+        };
+        open().map(Self).map_err(SessionError::Open)
+    }
+
+    fn subscribe(receive_buffer: usize) -> Result<Self, SessionError> {
+        let socket = Self::open(RTMGRP_LINK)?;
+        let fd = socket.0.get_ref();
+        // Beyond net.core.rmem_max takes CAP_NET_ADMIN; without it the kernel grants what it may.
+        if sockopt::set_socket_recv_buffer_size_force(fd, receive_buffer).is_err()
+            && let Err(error) = sockopt::set_socket_recv_buffer_size(fd, receive_buffer)
+        {
+            warn!(%error, "could not enlarge the receive buffer");
+        }
+        if let Ok(granted) = sockopt::socket_recv_buffer_size(fd) {
+            debug!(receive_buffer = granted, "subscribed to link events");
+        }
+        Ok(socket)
+    }
+
+    /// Reads what waits, but no more than is fit to publish at once, into `links`.
+    fn take_in(&self, links: &mut Links) -> Result<Batch, SessionError> {
+        let mut changed = false;
+        let mut buffer = Vec::with_capacity(RECEIVE_SIZE);
+        for _ in 0..BATCH {
+            if !self.receive(&mut buffer)? {
+                return Ok(Batch { changed, emptied: true });
+            }
+            for message in messages(&buffer) {
+                changed |= apply(links, message.message_type(), message.payload());
+            }
+        }
+        Ok(Batch { changed, emptied: false })
+    }
+
+    /// Reads one datagram into `buffer`, or nothing if none waits.
+    fn receive(&self, buffer: &mut Vec<u8>) -> Result<bool, SessionError> {
+        buffer.clear();
+        let spare = rustix::buffer::spare_capacity(buffer);
+        match net::recv(self.0.get_ref(), spare, RecvFlags::TRUNC) {
+            Ok((_, length)) if length > buffer.len() => Err(SessionError::Truncated(length)),
+            Ok(_) => Ok(true),
+            Err(Errno::AGAIN | Errno::INTR) => Ok(false),
+            Err(Errno::NOBUFS) => Err(SessionError::Overrun),
+            Err(error) => Err(SessionError::Receive(error.into())),
+        }
+    }
+}
+
+/// Takes one message in; one that cannot be used costs a warning. Says whether anything may have changed.
+fn apply(links: &mut Links, message_type: u16, payload: &[u8]) -> bool {
+    match LinkEvent::decode(message_type, payload) {
+        Ok(LinkEvent::Irrelevant) => false,
+        Ok(event) => {
+            links.apply(event);
+            true
+        }
+        Err(error @ DecodeError::Name { index, .. }) => {
+            warn!(link.index = index, %error, "ignored a link message");
+            false
+        }
+        Err(error) => {
+            warn!(%error, "ignored a link message");
+            false
+        }
+    }
+}
+
+/// The messages of a datagram, up to the first whose length makes no sense.
+fn messages(mut datagram: &[u8]) -> impl Iterator<Item = NetlinkBuffer<&[u8]>> {
+    std::iter::from_fn(move || {
+        let message = NetlinkBuffer::new_checked(datagram).ok()?;
+        let length = (message.length() as usize).next_multiple_of(4).min(datagram.len());
+        datagram = &datagram[length..];
+        Some(message)
+    })
+}
+
+/// The errno of an `NLMSG_ERROR` payload, `struct nlmsgerr`.
+fn error_of(payload: &[u8]) -> io::Error {
+    let code = payload.first_chunk().copied().map_or(0, i32::from_ne_bytes);
+    io::Error::from_raw_os_error(code.saturating_neg())
+}
+
+/// `RTMGRP_LINK` of `linux/rtnetlink.h`.
+const RTMGRP_LINK: u32 = 1;
+/// `linux/netlink.h`.
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+/// Larger than any message: an attribute's length is 16 bits, and the kernel fills dumps in pieces of 32 KiB.
+const RECEIVE_SIZE: usize = 128 * 1024;
+/// How many events are taken in before they are published, so that readers are not starved by a storm.
+const BATCH: usize = 512;
+/// A listing takes milliseconds; a host whose links never hold still that long has other troubles.
+const DUMP_ATTEMPTS: u32 = 6;
+/// A session that lived this long was no failure.
+const HEALTHY: Duration = Duration::from_secs(10);
+/// Enough for any honest number of scrapers; the rest are turned away at once.
+const COUNTER_REQUESTS: usize = 64;
