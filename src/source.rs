@@ -12,9 +12,7 @@ use jiff::{Timestamp, Unit};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-pub mod libvirt {
-    pub mod domain;
-}
+pub mod libvirt;
 pub mod netlink;
 
 /// One source's latest complete view, and whether it is being kept current.
@@ -105,19 +103,24 @@ impl<T> Snapshot<T> {
     }
 }
 
-/// Publishes `data` as current; wakes readers only when something differs.
-pub fn publish<T: PartialEq>(tx: &watch::Sender<Snapshot<T>>, data: T) {
-    tx.send_if_modified(|snapshot| {
-        if !snapshot.sync.is_synced() {
-            *snapshot = Snapshot { data: Arc::new(data), sync: SyncState::Synced { since: now() } };
+impl<T: PartialEq> Snapshot<T> {
+    /// Takes `data` as current. Says whether anything differs from before.
+    pub fn update(&mut self, data: T) -> bool {
+        if !self.sync.is_synced() {
+            *self = Self { data: Arc::new(data), sync: SyncState::Synced { since: now() } };
             return true;
         }
-        let changed = *snapshot.data != data;
+        let changed = *self.data != data;
         if changed {
-            snapshot.data = Arc::new(data);
+            self.data = Arc::new(data);
         }
         changed
-    });
+    }
+}
+
+/// Publishes `data` as current; wakes readers only when something differs.
+pub fn publish<T: PartialEq>(tx: &watch::Sender<Snapshot<T>>, data: T) {
+    tx.send_if_modified(|snapshot| snapshot.update(data));
 }
 
 /// The wall clock, to the millisecond: finer is noise to a reader.

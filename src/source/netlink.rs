@@ -217,11 +217,12 @@ struct LinkSocket(AsyncFd<OwnedFd>);
 
 impl LinkSocket {
     fn open(groups: u32) -> Result<Self, SessionError> {
-        let open = || {
+        let open = || -> io::Result<_> {
             // No protocol means the first: NETLINK_ROUTE is 0.
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
             let socket = net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
             net::bind(&socket, &SocketAddrNetlink::new(0, groups))?;
+            #[expect(deprecated, reason = "its replacement is unsafe; what it warns of cannot happen to an OwnedFd")]
             AsyncFd::new(socket)
         };
         open().map(Self).map_err(SessionError::Open)
@@ -264,7 +265,7 @@ impl LinkSocket {
         match net::recv(self.0.get_ref(), spare, RecvFlags::TRUNC) {
             Ok((_, length)) if length > buffer.len() => Err(SessionError::Truncated(length)),
             Ok(_) => Ok(true),
-            Err(Errno::AGAIN | Errno::INTR) => Ok(false),
+            Err(Errno::AGAIN) => Ok(false),
             Err(Errno::NOBUFS) => Err(SessionError::Overrun),
             Err(error) => Err(SessionError::Receive(error.into())),
         }
