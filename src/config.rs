@@ -6,10 +6,12 @@ use std::{
     fmt, fs, io,
     net::SocketAddr,
     path::{Path, PathBuf},
+    str::FromStr,
     time::Duration,
 };
 
 use serde::Deserialize;
+use tracing_subscriber::EnvFilter;
 
 pub use self::template::NameTemplate;
 
@@ -34,7 +36,7 @@ pub struct Config {
     /// Threads that serve requests and follow the kernel. Default 2: more would only cost memory.
     pub worker_threads: WorkerThreads,
     /// What to log, as `tracing` directives such as `info` or `vifd::source=debug`. Default `info`.
-    pub log: String,
+    pub log: LogFilter,
     /// The hypervisors.
     pub libvirt: LibvirtConfig,
     /// The kernel's links.
@@ -81,7 +83,7 @@ impl Default for Config {
             socket_mode: FileMode(0o660),
             instance_name_template: NameTemplate::default(),
             worker_threads: WorkerThreads(2),
-            log: "info".to_owned(),
+            log: LogFilter("info".to_owned()),
             libvirt: LibvirtConfig::default(),
             netlink: NetlinkConfig::default(),
         }
@@ -229,6 +231,38 @@ impl TryFrom<usize> for WorkerThreads {
     }
 }
 
+/// What to log: `tracing` directives.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct LogFilter(String);
+
+impl LogFilter {
+    /// The filter.
+    #[must_use]
+    pub fn filter(&self) -> EnvFilter {
+        EnvFilter::builder().parse_lossy(&self.0)
+    }
+}
+
+impl FromStr for LogFilter {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match EnvFilter::builder().parse(text) {
+            Ok(_) => Ok(Self(text.to_owned())),
+            Err(error) => Err(format!("{text:?} is not a log filter such as \"info\": {error}")),
+        }
+    }
+}
+
+impl TryFrom<String> for LogFilter {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
 impl fmt::Display for LoopbackAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -281,8 +315,13 @@ mod tests {
 
     #[test]
     fn values_out_of_range_are_refused() {
-        for text in ["worker_threads = 0", "socket_mode = '9'", "socket_mode = '1777'", "instance_name_template = 'x'"]
-        {
+        for text in [
+            "worker_threads = 0",
+            "log = 'vifd=loud'",
+            "socket_mode = '9'",
+            "socket_mode = '1777'",
+            "instance_name_template = 'x'",
+        ] {
             assert!(Config::parse(Path::new("x"), text).is_err(), "{text}");
         }
     }

@@ -1,0 +1,406 @@
+//! The truth about interfaces: instances joined with the links that carry their VIFs.
+//!
+//! In: the snapshots of all sources. Out: one [`Inventory`], published whole. It is immutable, so one answer is
+//! consistent in itself; whatever vifd answers, it answers from here.
+
+use std::{convert::Infallible, fmt, iter, pin::Pin, sync::Arc, time::Duration};
+
+use futures_util::future::select_all;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
+use tracing::debug;
+use uuid::Uuid;
+
+use self::index::Index;
+use crate::{
+    config::NameTemplate,
+    mac::MacAddr,
+    source::{
+        Snapshot, SyncState,
+        libvirt::{
+            Domains,
+            domain::{DomainState, FixedIp, Interface, Manager, Owner},
+        },
+        netlink::link::{Link, Links},
+    },
+};
+
+mod find;
+mod index;
+mod join;
+mod vif_id;
+
+pub use find::{Match, MatchedBy};
+pub use join::join;
+
+/// Everything that is known at one moment.
+#[derive(Debug, Default)]
+pub struct Inventory {
+    /// Grows by one with each change since vifd started.
+    pub generation: u64,
+    /// The kernel's links, as a source.
+    pub netlink: Option<SyncState>,
+    /// The hypervisors, as sources.
+    pub hypervisors: Vec<Hypervisor>,
+    /// Every instance, by hypervisor and name.
+    pub instances: Vec<Arc<Instance>>,
+    links: Arc<Links>,
+    by_uuid: Index<Uuid, u32>,
+    by_number: Index<u64, u32>,
+    by_name: Index<Arc<str>, u32>,
+    by_vif_id: Index<Uuid, VifPosition>,
+    by_mac: Index<MacAddr, VifPosition>,
+    by_device: Index<u32, VifPosition>,
+    by_target: Index<Arc<str>, VifPosition>,
+    links_by_name: Index<Arc<str>, u32>,
+    links_by_mac: Index<MacAddr, u32>,
+}
+
+/// A VIF's place: its instance's in [`Inventory::instances`], and its own in [`Instance::vifs`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct VifPosition {
+    instance: u32,
+    vif: u32,
+}
+
+/// One hypervisor and whether its domains are kept current.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hypervisor {
+    /// Its libvirt URI.
+    pub uri: Arc<str>,
+    /// It was not configured, but tried because most hosts offer it.
+    pub optional: bool,
+    /// Whether its domains are kept current.
+    #[serde(flatten)]
+    pub sync: SyncState,
+    /// Domains that exist but have never been read.
+    pub unread: Vec<Uuid>,
+}
+
+/// A guest as the cloud knows it: a domain joined with its devices.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Instance {
+    /// The instance's UUID, which is the domain's.
+    pub uuid: Uuid,
+    /// libvirt's name for it.
+    pub name: Arc<str>,
+    /// The integer id, where the name follows the cloud's template.
+    pub number: Option<u64>,
+    /// libvirt's number for it while it runs.
+    pub libvirt_id: Option<u32>,
+    /// The name that the tenant chose.
+    pub display_name: Option<Arc<str>>,
+    /// The project that owns it; without one it is the administrators' alone.
+    pub project: Option<Owner>,
+    /// The user who made it.
+    pub user: Option<Owner>,
+    /// The cloud manager that wrote its metadata.
+    pub manager: Option<Manager>,
+    /// What it is doing.
+    pub state: DomainState,
+    /// The URI of its hypervisor.
+    pub hypervisor: Arc<str>,
+    /// The hypervisor type: `kvm`, `qemu`, `lxc`, …
+    pub hypervisor_type: Arc<str>,
+    /// The generation in which this record last changed.
+    pub revision: u64,
+    /// Set while this one domain cannot be read although its hypervisor answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unreadable: Option<Staleness>,
+    /// What in its description could not be used.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+    /// Its virtual interfaces, in the order of the devices in the guest.
+    pub vifs: Vec<Vif>,
+}
+
+/// Since when and why a record is no longer kept current.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Staleness {
+    /// When it was last known to be current.
+    pub since: Timestamp,
+    /// Why.
+    pub reason: Arc<str>,
+}
+
+/// One virtual interface of an instance, and the link that carries it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vif {
+    /// The VIF id: the Neutron port id where there is one.
+    pub id: Uuid,
+    /// Where the id comes from.
+    pub id_source: VifIdSource,
+    /// What other sources say, where they disagree with `id`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub id_disagreement: Vec<Evidence>,
+    /// What the domain's description says.
+    #[serde(flatten)]
+    pub interface: Interface,
+    /// The fixed addresses that the cloud's metadata gives to this VIF's port.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fixed_ips: Vec<FixedIp>,
+    /// The link that carries it on this host.
+    pub device: Option<Device>,
+    /// Why there is no such link.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub no_device: Option<NoDevice>,
+}
+
+/// A link of this host, by its identity and its present name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// `ifindex`.
+    pub index: u32,
+    /// Its name.
+    pub name: Arc<str>,
+}
+
+/// Where a VIF id comes from, strongest evidence first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VifIdSource {
+    /// `virtualport/parameters@interfaceid`.
+    Virtualport,
+    /// The instance's one port whose id begins with the 11 characters that the target's name ends with.
+    TargetName,
+    /// An alias of the form `ua-<uuid>`.
+    Alias,
+    /// The only port of an instance with one VIF.
+    OnlyPort,
+    /// Made from the instance's UUID and the MAC address: stable, but known to vifd alone.
+    Synthetic,
+}
+
+/// What one source says about a VIF's id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// The source.
+    pub source: VifIdSource,
+    /// What it says.
+    pub id: Uuid,
+}
+
+/// Why a VIF has no link on this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NoDevice {
+    /// The instance does not run.
+    NotRunning,
+    /// Interfaces of this type have no link.
+    TypeHasNone,
+    /// A socket shared with a switch in user space.
+    VhostUser,
+    /// A PCI device handed to the guest.
+    PassedThrough,
+    /// A vDPA character device.
+    Vdpa,
+    /// The device was moved into the container.
+    InContainer,
+    /// libvirt names no target device.
+    NoTarget,
+    /// No link has the target's name.
+    TargetMissing,
+    /// The kernel's links are not known yet.
+    LinksPending,
+}
+
+impl Inventory {
+    /// The instance with this UUID. Should two hypervisors have one (a migration within the host), the active one.
+    #[must_use]
+    pub fn instance(&self, uuid: Uuid) -> Option<&Arc<Instance>> {
+        self.pick(self.by_uuid.get(&uuid))
+    }
+
+    /// The instance with this integer id.
+    #[must_use]
+    pub fn instance_by_number(&self, number: u64) -> Option<&Arc<Instance>> {
+        self.pick(self.by_number.get(&number))
+    }
+
+    /// The instance with this libvirt name.
+    #[must_use]
+    pub fn instance_by_name(&self, name: &str) -> Option<&Arc<Instance>> {
+        self.pick(self.by_name.get(name))
+    }
+
+    fn pick(&self, positions: impl Iterator<Item = u32>) -> Option<&Arc<Instance>> {
+        positions.map(|n| &self.instances[n as usize]).max_by_key(|instance| instance.libvirt_id.is_some())
+    }
+
+    /// Every VIF with this id, with its instance.
+    pub fn vifs_by_id(&self, id: Uuid) -> impl Iterator<Item = (&Arc<Instance>, &Vif)> {
+        self.by_vif_id.get(&id).map(|position| self.vif(position))
+    }
+
+    /// Every VIF with this MAC address, with its instance.
+    pub fn vifs_by_mac(&self, mac: MacAddr) -> impl Iterator<Item = (&Arc<Instance>, &Vif)> {
+        self.by_mac.get(&mac).map(|position| self.vif(position))
+    }
+
+    /// Every VIF that the link with this index carries, with its instance.
+    pub fn vifs_by_device(&self, index: u32) -> impl Iterator<Item = (&Arc<Instance>, &Vif)> {
+        self.by_device.get(&index).map(|position| self.vif(position))
+    }
+
+    fn vif(&self, position: VifPosition) -> (&Arc<Instance>, &Vif) {
+        let instance = &self.instances[position.instance as usize];
+        (instance, &instance.vifs[position.vif as usize])
+    }
+
+    /// The links of this host.
+    #[must_use]
+    pub fn links(&self) -> &Links {
+        &self.links
+    }
+
+    /// The link that has this name or alternative name.
+    #[must_use]
+    pub fn link_by_name(&self, name: &str) -> Option<&Arc<Link>> {
+        self.links_by_name.get(name).find_map(|index| self.links.get(index))
+    }
+
+    /// Why, and since when, this record is not kept current; nothing if it is.
+    #[must_use]
+    pub fn staleness(&self, instance: &Instance) -> Option<Staleness> {
+        let hypervisor = self.hypervisors.iter().find(|h| h.uri == instance.hypervisor)?;
+        match &hypervisor.sync {
+            SyncState::Stale { since, reason } => Some(Staleness { since: *since, reason: Arc::clone(reason) }),
+            _ => instance.unreadable.clone(),
+        }
+    }
+
+    /// Whether an instance that is not in here does not exist. False until every hypervisor has been listed: an
+    /// optional one counts only if no other optional one has been.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        let listed = |h: &Hypervisor| !h.sync.is_pending();
+        let optional_listed = self.hypervisors.iter().any(|h| h.optional && listed(h));
+        !self.hypervisors.is_empty()
+            && self.hypervisors.iter().all(|h| listed(h) || (h.optional && optional_listed))
+            && self.hypervisors.iter().all(|h| h.unread.is_empty())
+    }
+
+    /// Whether every source has been read at least once.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        let links_listed = self.netlink.as_ref().is_some_and(|sync| !sync.is_pending());
+        links_listed && self.is_complete()
+    }
+
+    /// Whether the first attempt to read each source has succeeded or failed.
+    #[must_use]
+    pub fn is_decided(&self) -> bool {
+        self.netlink.as_ref().is_some_and(SyncState::is_decided) && self.hypervisors.iter().all(|h| h.sync.is_decided())
+    }
+
+    /// How many VIFs there are.
+    #[must_use]
+    pub fn vif_count(&self) -> usize {
+        self.instances.iter().map(|instance| instance.vifs.len()).sum()
+    }
+}
+
+/// The ends of the sources' channels.
+#[derive(Debug)]
+pub struct Sources {
+    /// The kernel's links.
+    pub links: watch::Receiver<Snapshot<Links>>,
+    /// The domains of each hypervisor.
+    pub hypervisors: Vec<HypervisorSource>,
+}
+
+/// One hypervisor's channel.
+#[derive(Debug)]
+pub struct HypervisorSource {
+    /// Its libvirt URI.
+    pub uri: Arc<str>,
+    /// See [`Hypervisor::optional`].
+    pub optional: bool,
+    /// Its domains.
+    pub domains: watch::Receiver<Snapshot<Domains>>,
+}
+
+/// What all sources say at one moment: the input of [`join`].
+#[derive(Clone, Debug)]
+pub struct View {
+    /// The kernel's links.
+    pub links: Snapshot<Links>,
+    /// Each hypervisor's URI, whether it is optional, and its domains.
+    pub hypervisors: Vec<(Arc<str>, bool, Snapshot<Domains>)>,
+}
+
+/// Joins again whenever a source has changed. Dropping the future is safe: it publishes whole values.
+pub async fn run(mut sources: Sources, template: NameTemplate, tx: watch::Sender<Arc<Inventory>>) -> Infallible {
+    loop {
+        let view = sources.view();
+        let started = Instant::now();
+        let previous = Arc::clone(&tx.borrow());
+        let inventory = join(&view, &template, &previous);
+        debug!(generation = inventory.generation, instances = inventory.instances.len(), "joined");
+        tx.send_replace(Arc::new(inventory));
+        drop(previous);
+        // A lone change is visible at once. In a storm the join takes at most a fifth of one core.
+        let pause = (started.elapsed() * 4).min(LONGEST_PAUSE);
+        sleep(pause).await;
+        sources.changed().await;
+    }
+}
+
+impl Sources {
+    fn view(&mut self) -> View {
+        View {
+            links: self.links.borrow_and_update().clone(),
+            hypervisors: self
+                .hypervisors
+                .iter_mut()
+                .map(|h| (Arc::clone(&h.uri), h.optional, h.domains.borrow_and_update().clone()))
+                .collect(),
+        }
+    }
+
+    async fn changed(&mut self) {
+        // One future for each source; the list is never empty.
+        let links: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(self.links.changed());
+        let hypervisors = self.hypervisors.iter_mut().map(|h| Box::pin(h.domains.changed()) as _);
+        let (result, ..) = select_all(iter::once(links).chain(hypervisors)).await;
+        if result.is_err() {
+            // Its task has ended, which stops the daemon; until then there is nothing to join.
+            std::future::pending().await
+        }
+    }
+}
+
+/// How old the newest answer may become in a storm on a host with tens of thousands of links.
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+
+impl fmt::Display for VifIdSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Virtualport => "the domain's virtualport",
+            Self::TargetName => "the target's name",
+            Self::Alias => "the device's alias",
+            Self::OnlyPort => "the instance's only port",
+            Self::Synthetic => "made by vifd",
+        })
+    }
+}
+
+impl fmt::Display for NoDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotRunning => "not running",
+            Self::TypeHasNone => "none for this type",
+            Self::VhostUser => "vhost-user socket",
+            Self::PassedThrough => "PCI device, passed through",
+            Self::Vdpa => "vDPA device",
+            Self::InContainer => "moved into the container",
+            Self::NoTarget => "libvirt names none",
+            Self::TargetMissing => "missing",
+            Self::LinksPending => "links not read yet",
+        })
+    }
+}

@@ -1,0 +1,73 @@
+//! Which id a VIF has: evidence from several sources, the strongest first.
+//!
+//! OpenStack's Neutron names its taps after the port (`tap` and the first 11 characters of the port's id), writes the
+//! id into the virtualport where libvirt plugs the port, and lists the ports of an instance in Nova's metadata. Each of
+//! these is missing on some cloud.
+
+use uuid::Uuid;
+
+use super::{Evidence, VifIdSource};
+use crate::source::libvirt::domain::{Domain, Interface};
+
+/// Every port id that the host's domains mention, to tell whether 11 characters of one are enough.
+pub(super) struct PortIds(Vec<Uuid>);
+
+impl PortIds {
+    pub(super) fn new<'a>(domains: impl Iterator<Item = &'a Domain>) -> Self {
+        let ports = domains.flat_map(|domain| domain.cloud.iter().flat_map(|cloud| &cloud.ports));
+        let mut ids: Vec<_> = ports.map(|port| port.id).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        Self(ids)
+    }
+
+    /// Whether no other port id of the host has the same first five bytes.
+    fn is_unique(&self, id: Uuid) -> bool {
+        let prefix = &id.as_bytes()[..5];
+        let start = self.0.partition_point(|other| &other.as_bytes()[..5] < prefix);
+        self.0[start..].iter().take_while(|other| &other.as_bytes()[..5] == prefix).count() == 1
+    }
+}
+
+/// The evidence for the id of the interface at `position`, strongest first, never empty.
+pub(super) fn evidence(domain: &Domain, position: usize, port_ids: &PortIds) -> Vec<Evidence> {
+    let interface = &domain.interfaces[position];
+    let mut evidence = Vec::with_capacity(1);
+    let mut add = |source, id: Option<Uuid>| evidence.extend(id.map(|id| Evidence { source, id }));
+    add(VifIdSource::Virtualport, interface.virtualport.as_ref().and_then(|port| port.interface_id));
+    add(VifIdSource::TargetName, by_target(domain, interface, port_ids));
+    add(VifIdSource::Alias, interface.alias.as_deref().and_then(|alias| alias.strip_prefix("ua-")?.parse().ok()));
+    add(VifIdSource::OnlyPort, only_port(domain));
+    if evidence.is_empty() {
+        evidence.push(Evidence { source: VifIdSource::Synthetic, id: synthetic(domain, position) });
+    }
+    evidence
+}
+
+/// The domain's port whose id the target's name carries after a prefix of three letters (`tap`, `vhu`, `qvo`, …).
+fn by_target(domain: &Domain, interface: &Interface, port_ids: &PortIds) -> Option<Uuid> {
+    let target = interface.target.as_deref()?;
+    let (_, start) = target.split_at_checked(3).filter(|(kind, _)| kind.bytes().all(|b| b.is_ascii_lowercase()))?;
+    if start.len() != 11 {
+        return None;
+    }
+    let mut buffer = Uuid::encode_buffer();
+    let named = domain.cloud.as_ref()?.ports.iter().map(|port| port.id);
+    named.filter(|id| id.hyphenated().encode_lower(&mut buffer).starts_with(start)).find(|id| port_ids.is_unique(*id))
+}
+
+fn only_port(domain: &Domain) -> Option<Uuid> {
+    match (domain.interfaces.as_slice(), domain.cloud.as_ref()?.ports.as_slice()) {
+        ([_], [port]) => Some(port.id),
+        _ => None,
+    }
+}
+
+/// Stable over restarts and hosts: version 5, in the namespace of the instance's UUID, of the MAC address, and for
+/// the second and later VIFs with the same address of how many came before.
+fn synthetic(domain: &Domain, position: usize) -> Uuid {
+    let mac = domain.interfaces[position].mac;
+    let before = domain.interfaces[..position].iter().filter(|other| other.mac == mac).count();
+    let name = if before == 0 { mac.to_string() } else { format!("{mac}/{before}") };
+    Uuid::new_v5(&domain.uuid, name.as_bytes())
+}
