@@ -1,0 +1,423 @@
+//! The host's own API, `/host/v1/`: everything that is known, in JSON, for operators and programs on the host.
+//!
+//! | path | answer |
+//! | --- | --- |
+//! | `instances` | every instance |
+//! | `instances/{id}` | one, by UUID, libvirt name or integer id |
+//! | `vifs?id=&mac=&device=&ifindex=&instance=&project=` | the VIFs to which all of these apply |
+//! | `devices?kind=&controller=&owned=` | the links to which all of these apply |
+//! | `devices/{device}` | one, by name, alternative name or ifindex |
+//! | `devices/{device}/counters` | its 64-bit counters, read from the kernel now |
+//! | `who?thing=` | everything that a name, MAC address, ifindex or id matches |
+//! | `sync` | whether each source is kept current, and how much there is |
+//!
+//! Every answer carries the generation of the inventory that it was made from and the state of each source. The types
+//! here are what `vifctl` reads.
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    extract::{Path, Query, State, rejection::QueryRejection},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use uuid::Uuid;
+
+use super::App;
+use crate::{
+    inventory::{Hypervisor, Instance, Inventory, Match, Staleness, Vif},
+    mac::MacAddr,
+    source::{
+        SyncState,
+        netlink::link::{Counters, Link},
+    },
+};
+
+/// An answer, with what it was made from.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Answer<T> {
+    /// Grows with each change since the daemon started.
+    pub generation: u64,
+    /// The state of each source.
+    pub sources: Sources,
+    /// What was asked for.
+    #[serde(flatten)]
+    pub body: T,
+}
+
+/// Whether each source is kept current.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Sources {
+    /// The kernel's links.
+    pub netlink: SyncState,
+    /// The hypervisors' domains.
+    pub hypervisors: Vec<Hypervisor>,
+}
+
+/// `instances`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Instances {
+    /// By hypervisor and name.
+    pub instances: Vec<InstanceRecord>,
+}
+
+/// `instances/{id}`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct OneInstance {
+    /// The instance.
+    pub instance: InstanceRecord,
+}
+
+/// An instance with the links that carry its VIFs.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct InstanceRecord {
+    /// The instance.
+    #[serde(flatten)]
+    pub instance: Arc<Instance>,
+    /// Why and since when this record is not kept current; null if it is.
+    pub stale: Option<Staleness>,
+    /// The links that `vifs[].device` names.
+    pub links: Vec<Arc<Link>>,
+}
+
+/// `vifs`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Vifs {
+    /// By instance and position.
+    pub vifs: Vec<VifRecord>,
+}
+
+/// A VIF with whose it is and the link that carries it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct VifRecord {
+    /// Its instance's UUID.
+    pub instance_uuid: Uuid,
+    /// Its instance's libvirt name.
+    pub instance_name: Arc<str>,
+    /// Its instance's display name.
+    pub display_name: Option<Arc<str>>,
+    /// The VIF.
+    #[serde(flatten)]
+    pub vif: Vif,
+    /// The link that carries it.
+    pub link: Option<Arc<Link>>,
+    /// Why and since when this record is not kept current; null if it is.
+    pub stale: Option<Staleness>,
+}
+
+/// `devices`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Devices {
+    /// By ifindex.
+    pub devices: Vec<DeviceRecord>,
+}
+
+/// `devices/{device}`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct OneDevice {
+    /// The device.
+    pub device: DeviceRecord,
+}
+
+/// A link with whose VIFs it carries.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DeviceRecord {
+    /// The link.
+    #[serde(flatten)]
+    pub link: Arc<Link>,
+    /// The name of its controller.
+    pub controller_name: Option<Arc<str>>,
+    /// The VIFs that it carries: none for a device that no instance owns.
+    pub carries: Vec<Carried>,
+}
+
+/// A VIF that a link carries.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Carried {
+    /// The instance's UUID.
+    pub instance_uuid: Uuid,
+    /// The instance's libvirt name.
+    pub instance_name: Arc<str>,
+    /// The VIF's id.
+    pub vif_id: Uuid,
+}
+
+/// `devices/{device}/counters`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DeviceCounters {
+    /// The link's index.
+    pub index: u32,
+    /// Its name.
+    pub name: Arc<str>,
+    /// From whose point of view: always `host`. A tap's receive side is what its guest sent.
+    pub view: Box<str>,
+    /// The counters.
+    pub counters: Counters,
+}
+
+/// `who`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Who {
+    /// Everything that matched.
+    pub matches: Vec<WhoMatch>,
+}
+
+/// One thing that matched.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct WhoMatch {
+    /// What matched.
+    #[serde(flatten)]
+    pub found: Match,
+    /// The name of the link's controller.
+    pub controller_name: Option<Arc<str>>,
+    /// Why and since when the instance's record is not kept current; null if it is.
+    pub stale: Option<Staleness>,
+}
+
+/// `sync`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Sync {
+    /// The daemon's version.
+    pub version: Box<str>,
+    /// Whether every source has been read at least once.
+    pub ready: bool,
+    /// How many instances there are.
+    pub instances: usize,
+    /// How many VIFs.
+    pub vifs: usize,
+    /// How many links.
+    pub links: usize,
+}
+
+pub(super) fn router() -> Router<App> {
+    Router::new()
+        .route("/instances", get(instances))
+        .route("/instances/{id}", get(instance))
+        .route("/vifs", get(vifs))
+        .route("/devices", get(devices))
+        .route("/devices/{device}", get(device))
+        .route("/devices/{device}/counters", get(counters))
+        .route("/who", get(who))
+        .route("/sync", get(sync))
+        .fallback(async || Error::NotFound("there is no such path".to_owned()))
+        .method_not_allowed_fallback(async || Error::MethodNotAllowed)
+}
+
+/// What goes wrong: `{"error": {"code": …, "message": …}}`.
+enum Error {
+    NotFound(String),
+    NotYetKnown,
+    BadRequest(String),
+    MethodNotAllowed,
+    CountersUnavailable,
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let (status, code, message) = match self {
+            Self::NotFound(message) => (StatusCode::NOT_FOUND, "not_found", message),
+            Self::NotYetKnown => {
+                let message = "not every hypervisor of this host has been read yet".to_owned();
+                (StatusCode::SERVICE_UNAVAILABLE, "not_yet_known", message)
+            }
+            Self::BadRequest(message) => (StatusCode::BAD_REQUEST, "bad_request", message),
+            Self::MethodNotAllowed => {
+                (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this API is read-only".to_owned())
+            }
+            Self::CountersUnavailable => {
+                let message = "the kernel's counters could not be read".to_owned();
+                (StatusCode::SERVICE_UNAVAILABLE, "counters_unavailable", message)
+            }
+        };
+        (status, Json(json!({ "error": { "code": code, "message": message } }))).into_response()
+    }
+}
+
+type Reply<T> = Result<Json<Answer<T>>, Error>;
+
+fn reply<T>(inventory: &Inventory, body: T) -> Reply<T> {
+    Ok(Json(Answer { generation: inventory.generation, sources: Sources::of(inventory), body }))
+}
+
+async fn instances(State(app): State<App>) -> Reply<Instances> {
+    let inventory = app.inventory();
+    let instances = inventory.instances.iter().map(|instance| InstanceRecord::of(&inventory, instance)).collect();
+    reply(&inventory, Instances { instances })
+}
+
+async fn instance(State(app): State<App>, Path(id): Path<String>) -> Reply<OneInstance> {
+    let inventory = app.inventory();
+    let by_uuid = || Uuid::try_parse(&id).ok().and_then(|uuid| inventory.instance(uuid));
+    let by_number = || id.parse().ok().and_then(|number| inventory.instance_by_number(number));
+    match by_uuid().or_else(|| inventory.instance_by_name(&id)).or_else(by_number) {
+        Some(instance) => {
+            let instance = InstanceRecord::of(&inventory, instance);
+            reply(&inventory, OneInstance { instance })
+        }
+        None if inventory.is_complete() => {
+            Err(Error::NotFound(format!("no instance has the UUID, name or number {id}")))
+        }
+        None => Err(Error::NotYetKnown),
+    }
+}
+
+/// The filters of `vifs`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct VifFilter {
+    id: Option<Uuid>,
+    mac: Option<MacAddr>,
+    device: Option<String>,
+    ifindex: Option<u32>,
+    instance: Option<Uuid>,
+    project: Option<String>,
+}
+
+impl VifFilter {
+    fn admits(&self, inventory: &Inventory, instance: &Instance, vif: &Vif) -> bool {
+        let index = vif.device.as_ref().map(|device| device.index);
+        let named = |name: &String| inventory.link_by_name(name).map(|link| link.index);
+        self.id.is_none_or(|id| vif.id == id)
+            && self.mac.is_none_or(|mac| vif.interface.mac == mac)
+            && self.ifindex.is_none_or(|ifindex| index == Some(ifindex))
+            && self.device.as_ref().is_none_or(|name| index.is_some() && named(name) == index)
+            && self.instance.is_none_or(|uuid| instance.uuid == uuid)
+            && self.project.as_ref().is_none_or(|id| instance.project.as_ref().is_some_and(|p| *p.id == **id))
+    }
+}
+
+async fn vifs(State(app): State<App>, filter: Result<Query<VifFilter>, QueryRejection>) -> Reply<Vifs> {
+    let Query(filter) = filter.map_err(|error| Error::BadRequest(error.body_text()))?;
+    let inventory = app.inventory();
+    let all = inventory.instances.iter().flat_map(|instance| instance.vifs.iter().map(move |vif| (instance, vif)));
+    let vifs = all
+        .filter(|(instance, vif)| filter.admits(&inventory, instance, vif))
+        .map(|(instance, vif)| VifRecord::of(&inventory, instance, vif))
+        .collect();
+    reply(&inventory, Vifs { vifs })
+}
+
+/// The filters of `devices`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct DeviceFilter {
+    kind: Option<String>,
+    controller: Option<String>,
+    owned: Option<bool>,
+}
+
+async fn devices(State(app): State<App>, filter: Result<Query<DeviceFilter>, QueryRejection>) -> Reply<Devices> {
+    let Query(filter) = filter.map_err(|error| Error::BadRequest(error.body_text()))?;
+    let inventory = app.inventory();
+    let mut devices: Vec<_> = inventory.links().iter().map(|link| DeviceRecord::of(&inventory, link)).collect();
+    devices.retain(|device| {
+        filter.kind.as_ref().is_none_or(|kind| device.link.kind.to_string() == *kind)
+            && filter.controller.as_ref().is_none_or(|name| device.controller_name.as_deref() == Some(name))
+            && filter.owned.is_none_or(|owned| device.carries.is_empty() != owned)
+    });
+    devices.sort_by_key(|device| device.link.index);
+    reply(&inventory, Devices { devices })
+}
+
+fn find_link<'a>(inventory: &'a Inventory, device: &str) -> Result<&'a Arc<Link>, Error> {
+    let by_index = || device.parse().ok().and_then(|index| inventory.links().get(index));
+    let link = inventory.link_by_name(device).or_else(by_index);
+    link.ok_or_else(|| Error::NotFound(format!("no device has the name or index {device}")))
+}
+
+async fn device(State(app): State<App>, Path(device): Path<String>) -> Reply<OneDevice> {
+    let inventory = app.inventory();
+    let device = DeviceRecord::of(&inventory, find_link(&inventory, &device)?);
+    reply(&inventory, OneDevice { device })
+}
+
+async fn counters(State(app): State<App>, Path(device): Path<String>) -> Reply<DeviceCounters> {
+    let inventory = app.inventory();
+    let link = find_link(&inventory, &device)?;
+    let counters = app.counters.read().await.ok_or(Error::CountersUnavailable)?;
+    let counters = *counters.get(&link.index).ok_or_else(|| Error::NotFound(format!("{} is gone", link.name)))?;
+    let body = DeviceCounters { index: link.index, name: Arc::clone(&link.name), view: "host".into(), counters };
+    reply(&inventory, body)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WhoQuery {
+    thing: String,
+}
+
+async fn who(State(app): State<App>, query: Result<Query<WhoQuery>, QueryRejection>) -> Reply<Who> {
+    let Query(WhoQuery { thing }) = query.map_err(|error| Error::BadRequest(error.body_text()))?;
+    let inventory = app.inventory();
+    let matches = inventory.find(&thing).into_iter().map(|found| WhoMatch {
+        controller_name: found.link.as_ref().and_then(|link| controller_name(&inventory, link)),
+        stale: found.instance.as_ref().and_then(|instance| inventory.staleness(instance)),
+        found,
+    });
+    reply(&inventory, Who { matches: matches.collect() })
+}
+
+async fn sync(State(app): State<App>) -> Reply<Sync> {
+    let inventory = app.inventory();
+    let body = Sync {
+        version: env!("CARGO_PKG_VERSION").into(),
+        ready: inventory.is_ready(),
+        instances: inventory.instances.len(),
+        vifs: inventory.vif_count(),
+        links: inventory.links().len(),
+    };
+    reply(&inventory, body)
+}
+
+impl Sources {
+    pub(super) fn of(inventory: &Inventory) -> Self {
+        Self {
+            netlink: inventory.netlink.clone().unwrap_or(SyncState::Pending { reason: None }),
+            hypervisors: inventory.hypervisors.clone(),
+        }
+    }
+}
+
+impl InstanceRecord {
+    fn of(inventory: &Inventory, instance: &Arc<Instance>) -> Self {
+        let devices = instance.vifs.iter().filter_map(|vif| vif.device.as_ref());
+        Self {
+            instance: Arc::clone(instance),
+            stale: inventory.staleness(instance),
+            links: devices.filter_map(|device| inventory.links().get(device.index).cloned()).collect(),
+        }
+    }
+}
+
+impl VifRecord {
+    fn of(inventory: &Inventory, instance: &Instance, vif: &Vif) -> Self {
+        let link = vif.device.as_ref().and_then(|device| inventory.links().get(device.index));
+        Self {
+            instance_uuid: instance.uuid,
+            instance_name: Arc::clone(&instance.name),
+            display_name: instance.display_name.clone(),
+            vif: vif.clone(),
+            link: link.cloned(),
+            stale: inventory.staleness(instance),
+        }
+    }
+}
+
+impl DeviceRecord {
+    fn of(inventory: &Inventory, link: &Arc<Link>) -> Self {
+        let carries = inventory.vifs_by_device(link.index).map(|(instance, vif)| Carried {
+            instance_uuid: instance.uuid,
+            instance_name: Arc::clone(&instance.name),
+            vif_id: vif.id,
+        });
+        Self { link: Arc::clone(link), controller_name: controller_name(inventory, link), carries: carries.collect() }
+    }
+}
+
+fn controller_name(inventory: &Inventory, link: &Link) -> Option<Arc<str>> {
+    inventory.links().get(link.controller?).map(|controller| Arc::clone(&controller.name))
+}
