@@ -1,1 +1,80 @@
-fn main() {}
+//! The daemon `vifd`; see the library's documentation for how it works.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Context;
+use clap::Parser;
+use tokio::{
+    runtime,
+    signal::unix::{SignalKind, signal},
+};
+use tracing::error;
+use vifd::{
+    config::{Config, DEFAULT_PATH, LogFilter},
+    daemon::Daemon,
+    telemetry,
+};
+
+/// Knows which device carries each virtual interface of each instance on this hypervisor, and serves that over HTTP.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// Configuration file [default: /etc/vifd/vifd.toml, where there is one]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Read the configuration, say whether it is good, and exit
+    #[arg(long)]
+    check_config: bool,
+    /// What to log, such as `debug` or `vifd::source=debug,info` [default: the configuration's `log`]
+    #[arg(long, value_name = "DIRECTIVES")]
+    log: Option<LogFilter>,
+}
+
+/// `EX_CONFIG` of sysexits.h. The unit tells systemd not to try again.
+const EX_CONFIG: u8 = 78;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let config = match Config::load(arguments.config.as_deref()) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("vifd: {:#}", anyhow::Error::from(error));
+            return ExitCode::from(EX_CONFIG);
+        }
+    };
+    if arguments.check_config {
+        let path = arguments.config.unwrap_or_else(|| DEFAULT_PATH.into());
+        println!("{}: the configuration is good", path.display());
+        return ExitCode::SUCCESS;
+    }
+    telemetry::start(arguments.log.as_ref().unwrap_or(&config.log).filter());
+    match run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(config: Config) -> anyhow::Result<()> {
+    let runtime = runtime::Builder::new_multi_thread()
+        .worker_threads(config.worker_threads.get())
+        .enable_all()
+        .build()
+        .context("could not start the runtime")?;
+    let result = runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).context("could not watch for SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("could not watch for SIGINT")?;
+        let shutdown = async {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        Daemon::bind(config).await?.run(shutdown).await
+    });
+    // A libvirt call that hangs must not keep the process.
+    runtime.shutdown_background();
+    result
+}

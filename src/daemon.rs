@@ -1,0 +1,219 @@
+//! The wiring: every task, every channel, and the shutdown.
+//!
+//! | task | in | out |
+//! | --- | --- | --- |
+//! | `netlink` | the kernel's link messages | `Snapshot<Links>` |
+//! | `libvirt` (per hypervisor) | libvirt's events | `Snapshot<Domains>` |
+//! | `inventory` | all snapshots | `Arc<Inventory>` |
+//! | `counters` | questions from `http` | counters from the kernel |
+//! | `http` (TCP, Unix socket) | requests | answers from the inventory |
+//! | `systemd` | the inventory | `READY=1`, `STATUS=` |
+//!
+//! No task ends before the shutdown; one that does is a bug, and stops the daemon so that systemd starts a fresh one.
+
+use std::{convert::Infallible, fs, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::{Context, anyhow};
+use sd_notify::NotifyState;
+use tokio::{
+    net::{TcpListener, UnixListener},
+    sync::watch,
+    task::JoinSet,
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, debug, info, info_span, warn};
+
+use crate::{
+    config::{Config, LibvirtConfig},
+    http::{self, App},
+    inventory::{self, HypervisorSource, Inventory, Sources},
+    source::{
+        Snapshot, SyncState, libvirt,
+        netlink::{self, CounterReader},
+        now,
+    },
+};
+
+/// What most hosts offer, tried where the configuration names no hypervisor.
+const USUAL_HYPERVISORS: [&str; 2] = ["qemu:///system", "lxc:///system"];
+/// How long requests under way may take after the shutdown began. systemd would wait for 90 s.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A daemon whose addresses are bound and known, and which serves nobody yet.
+#[derive(Debug)]
+pub struct Daemon {
+    config: Config,
+    tcp: TcpListener,
+    unix: UnixListener,
+}
+
+impl Daemon {
+    /// Binds the listeners.
+    ///
+    /// # Errors
+    /// An address is taken or not ours to bind.
+    pub async fn bind(config: Config) -> anyhow::Result<Self> {
+        let address = config.listen.get();
+        let tcp = TcpListener::bind(address).await.with_context(|| format!("could not listen on {address}"))?;
+        let path = &config.socket;
+        let unix = http::bind_unix(path, config.socket_mode.bits())
+            .await
+            .with_context(|| format!("could not listen on {}", path.display()))?;
+        info!(listen = %tcp.local_addr()?, socket = %path.display(), "serving HTTP; over TCP on loopback only");
+        Ok(Self { config, tcp, unix })
+    }
+
+    /// The TCP address that is served, with the port that was given where the configuration asks for any (0).
+    ///
+    /// # Errors
+    /// The socket is broken.
+    pub fn tcp_address(&self) -> io::Result<SocketAddr> {
+        self.tcp.local_addr()
+    }
+
+    /// Serves until `shutdown` completes.
+    ///
+    /// # Errors
+    /// A task ended before that.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+        let socket = self.config.socket.clone();
+        let stop = CancellationToken::new();
+        let mut tasks = self.spawn(&stop);
+        let outcome = tokio::select! {
+            () = shutdown => Ok(()),
+            Some(ended) = tasks.join_next() => match ended {
+                Ok(name) => Err(anyhow!("the task {name} ended")),
+                Err(error) => Err(error).context("a task failed"),
+            },
+        };
+        info!("stopping");
+        notify(&[NotifyState::Stopping]);
+        stop.cancel();
+        let drained = async { while tasks.join_next().await.is_some() {} };
+        if timeout(SHUTDOWN_TIMEOUT, drained).await.is_err() {
+            warn!("left requests unanswered: they took too long");
+        }
+        // Only a killed daemon leaves its socket behind.
+        let _ = fs::remove_file(socket);
+        outcome
+    }
+
+    fn spawn(self, stop: &CancellationToken) -> JoinSet<&'static str> {
+        let Self { config, tcp, unix } = self;
+        let mut tasks = JoinSet::new();
+
+        let (links_tx, links) = watch::channel(Snapshot::default());
+        tasks.spawn(named("netlink", until(stop, netlink::run(config.netlink, links_tx))));
+
+        let mut hypervisors = Vec::new();
+        for (uri, optional) in hypervisors_of(&config.libvirt) {
+            let (domains_tx, domains) = watch::channel(Snapshot::default());
+            let session = libvirt::run(Arc::clone(&uri), config.libvirt.clone(), domains_tx, stop.clone());
+            tasks.spawn(named("libvirt", session));
+            hypervisors.push(HypervisorSource { uri, optional, domains });
+        }
+
+        let (inventory_tx, inventory) = watch::channel(Arc::new(Inventory::default()));
+        let sources = Sources { links, hypervisors };
+        let join = inventory::run(sources, config.instance_name_template, inventory_tx);
+        tasks.spawn(named("inventory", until(stop, join)));
+
+        let (counters, serve_counters) = CounterReader::new();
+        tasks.spawn(named("counters", until(stop, serve_counters)));
+
+        let app = App { inventory: inventory.clone(), counters, epoch: now().as_millisecond() };
+        tasks.spawn(named("http over TCP", http::serve_tcp(tcp, app.clone(), stop.clone().cancelled_owned())));
+        tasks.spawn(named("http over the socket", http::serve_unix(unix, app, stop.clone().cancelled_owned())));
+        tasks.spawn(named("systemd", until(stop, tell_systemd(inventory))));
+        tasks
+    }
+}
+
+/// The configured hypervisors, else the usual ones, which are optional.
+fn hypervisors_of(config: &LibvirtConfig) -> Vec<(Arc<str>, bool)> {
+    match &config.uris {
+        Some(uris) => uris.iter().map(|uri| (Arc::from(uri.as_str()), false)).collect(),
+        None => USUAL_HYPERVISORS.map(|uri| (Arc::from(uri), true)).into(),
+    }
+}
+
+/// Drops the future when vifd stops.
+fn until<F: Future>(stop: &CancellationToken, task: F) -> impl Future<Output = ()> + use<F> {
+    let stop = stop.clone();
+    async move {
+        stop.run_until_cancelled(task).await;
+    }
+}
+
+/// A task that answers with its name when it ends.
+fn named<F: Future>(name: &'static str, task: F) -> impl Future<Output = &'static str> {
+    async move {
+        task.await;
+        name
+    }
+    .instrument(info_span!("task", name))
+}
+
+/// Says `READY=1` once the first attempt to read each source has succeeded or failed, and keeps the status line of
+/// `systemctl status` current.
+async fn tell_systemd(mut inventory: watch::Receiver<Arc<Inventory>>) -> Infallible {
+    let mut ready = false;
+    let mut last = String::new();
+    loop {
+        let newest = Arc::clone(&inventory.borrow_and_update());
+        if !ready && newest.is_decided() {
+            ready = true;
+            info!(status = status(&newest), "ready");
+            notify(&[NotifyState::Ready]);
+        }
+        let status = status(&newest);
+        if status != last {
+            notify(&[NotifyState::Status(&status)]);
+            last = status;
+        }
+        if inventory.changed().await.is_err() {
+            std::future::pending().await
+        }
+    }
+}
+
+/// One line for `systemctl status`.
+fn status(inventory: &Inventory) -> String {
+    let mut line = format!(
+        "{} instances, {} VIFs, {} links",
+        inventory.instances.len(),
+        inventory.vif_count(),
+        inventory.links().len()
+    );
+    let netlink = inventory.netlink.iter().map(|sync| ("netlink", sync));
+    for (name, sync) in netlink.chain(inventory.hypervisors.iter().map(|h| (&*h.uri, &h.sync))) {
+        line += &match sync {
+            SyncState::Synced { .. } => format!("; {name} synced"),
+            SyncState::Stale { reason, .. } => format!("; {name} stale: {reason}"),
+            SyncState::Pending { reason } => {
+                format!("; {name} pending: {}", reason.as_deref().unwrap_or("not tried yet"))
+            }
+        };
+    }
+    line
+}
+
+fn notify(states: &[NotifyState]) {
+    if let Err(error) = sd_notify::notify(states) {
+        debug!(%error, "could not notify systemd");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hypervisors_that_the_configuration_names_are_not_optional() {
+        let mut config = LibvirtConfig::default();
+        assert_eq!(hypervisors_of(&config), [("qemu:///system".into(), true), ("lxc:///system".into(), true)]);
+        config.uris = Some(vec!["test:///default".into()]);
+        assert_eq!(hypervisors_of(&config), [("test:///default".into(), false)]);
+    }
+}
