@@ -117,7 +117,7 @@ async fn session(config: &NetlinkConfig, tx: &watch::Sender<Snapshot<Links>>) ->
 pub async fn list() -> Result<Links, SessionError> {
     for attempt in 0..DUMP_ATTEMPTS {
         let mut links = Links::default();
-        let consistent = dump(LinkExtentMask::SkipStats, |message_type, payload| {
+        let consistent = dump(|message_type, payload| {
             apply(&mut links, message_type, payload);
         })
         .await?;
@@ -157,10 +157,7 @@ async fn serve_counters(mut requests: mpsc::Receiver<oneshot::Sender<HashMap<u32
             waiting.push(next);
         }
         let mut counters = HashMap::new();
-        let result = dump(LinkExtentMask::Other(0), |_, payload| {
-            counters.extend(link::decode_counters(payload));
-        })
-        .await;
+        let result = dump(|_, payload| counters.extend(link::decode_counters(payload))).await;
         match result {
             Ok(_) => waiting.into_iter().for_each(|reply| drop(reply.send(counters.clone()))),
             Err(error) => warn!(error = chain(&error), "could not read the counters"),
@@ -170,12 +167,12 @@ async fn serve_counters(mut requests: mpsc::Receiver<oneshot::Sender<HashMap<u32
 
 /// Asks for all links on a socket of its own, so that the answer cannot be mixed up with events. Says whether the
 /// listing is consistent (no `NLM_F_DUMP_INTR`).
-async fn dump(mask: LinkExtentMask, mut each: impl FnMut(u16, &[u8])) -> Result<bool, SessionError> {
+async fn dump(mut each: impl FnMut(u16, &[u8])) -> Result<bool, SessionError> {
     let socket = LinkSocket::open(0)?;
     let mut request = LinkMessage::default();
-    // Without VF lists, which overflow the message on hosts with hundreds of virtual functions; usually without the
-    // counters, which are half of a message.
-    request.attributes.push(LinkAttribute::ExtMask(vec![mask]));
+    // Without VF lists, which overflow the message on hosts with hundreds of virtual functions, and without IPv6's own
+    // counters, which are a third of a message.
+    request.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
     let mut request = NetlinkMessage::from(RouteNetlinkMessage::GetLink(request));
     request.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
     request.finalize();
@@ -322,3 +319,43 @@ const DUMP_ATTEMPTS: u32 = 6;
 const HEALTHY: Duration = Duration::from_secs(10);
 /// Enough for any honest number of scrapers; the rest are turned away at once.
 const COUNTER_REQUESTS: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn framed(length: u32, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = length.to_ne_bytes().to_vec();
+        bytes.extend([16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        bytes.extend(payload);
+        bytes
+    }
+
+    #[test]
+    fn a_datagram_is_split_into_its_messages_up_to_the_first_senseless_length() {
+        let mut datagram = framed(18, &[1, 2, 0, 0]);
+        datagram.extend(framed(16, &[]));
+        datagram.extend(framed(99, &[3]));
+        let payloads: Vec<_> = messages(&datagram).map(|message| message.payload().to_vec()).collect();
+        assert_eq!(payloads, [vec![1, 2], vec![]]);
+        assert_eq!(messages(&framed(3, &[0; 8])).count(), 0);
+    }
+
+    #[test]
+    fn a_message_that_cannot_be_used_changes_nothing() {
+        let mut links = Links::default();
+        assert!(!apply(&mut links, link::RTM_NEWLINK, &[0; 16]));
+        assert!(!apply(&mut links, link::RTM_NEWLINK, &[0; 3]));
+        assert!(links.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_splitting_panic_or_last_for_ever(datagram in prop::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert!(messages(&datagram).count() <= datagram.len() / 16);
+            let _ = error_of(&datagram);
+        }
+    }
+}

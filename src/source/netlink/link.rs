@@ -431,3 +431,6 @@ const IFLA_TUN_PERSIST: u16 = 6;
 const IFLA_TUN_MULTI_QUEUE: u16 = 7;
 /// `IFF_TUN` of `linux/if_tun.h`; a tap is 2.
 const IFF_TUN: u8 = 1;
+
+#[cfg(test)]
+mod tests;
