@@ -32,6 +32,8 @@ use crate::{
 mod find;
 mod index;
 mod join;
+#[cfg(test)]
+pub(crate) mod testing;
 mod vif_id;
 
 pub use find::{Match, MatchedBy};

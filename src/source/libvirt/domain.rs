@@ -165,7 +165,7 @@ pub struct VirtualPort {
 #[serde(into = "String", try_from = "String")]
 #[expect(missing_docs, reason = "the bus's own words")]
 pub struct PciAddress {
-    pub domain: u16,
+    pub domain: u32,
     pub bus: u8,
     pub slot: u8,
     pub function: u8,
@@ -197,14 +197,14 @@ impl Domain {
     pub fn decode(xml: &str, state: DomainState) -> Result<Self, DecodeError> {
         let document = Document::parse(xml).map_err(DecodeError::Malformed)?;
         let root = document.root_element();
-        if !root.has_tag_name("domain") {
+        if !is_plain(root, "domain") {
             return Err(DecodeError::NotADomain(root.tag_name().name().to_owned()));
         }
         let uuid = child_text(root, "uuid").and_then(|t| t.parse().ok()).ok_or(DecodeError::NoUuid)?;
         let mut warnings = Vec::new();
         let interfaces = child(root, "devices")
             .into_iter()
-            .flat_map(|devices| devices.children().filter(|n| n.has_tag_name("interface")))
+            .flat_map(|devices| children(devices, "interface"))
             .enumerate()
             .filter_map(|(position, node)| match Interface::decode(node) {
                 Ok(interface) => Some(interface),
@@ -216,7 +216,12 @@ impl Domain {
             .collect();
         Ok(Self {
             uuid,
-            name: child_text(root, "name").ok_or(DecodeError::NoName)?.into(),
+            // Not trimmed: libvirt tells ` web` from `web`.
+            name: child(root, "name")
+                .and_then(|name| name.text())
+                .filter(|name| !name.trim().is_empty())
+                .ok_or(DecodeError::NoName)?
+                .into(),
             id: root.attribute("id").and_then(|id| id.parse().ok()),
             kind: root.attribute("type").unwrap_or_default().into(),
             state,
@@ -265,7 +270,7 @@ impl Interface {
             queues: attribute("driver", "queues").and_then(|n| n.parse().ok()),
             vlans: child(node, "vlan")
                 .into_iter()
-                .flat_map(|vlan| vlan.children().filter(|n| n.has_tag_name("tag")))
+                .flat_map(|vlan| children(vlan, "tag"))
                 .filter_map(|tag| tag.attribute("id")?.parse().ok())
                 .collect(),
             virtualport: child(node, "virtualport").map(VirtualPort::decode),
@@ -353,15 +358,15 @@ impl PciAddress {
         let number = |name| {
             let text = node.attribute(name)?;
             match text.strip_prefix("0x") {
-                Some(hex) => u16::from_str_radix(hex, 16).ok(),
+                Some(hex) => u32::from_str_radix(hex, 16).ok(),
                 None => text.parse().ok(),
             }
         };
         Some(Self {
-            domain: number("domain").unwrap_or_default(),
+            domain: if node.has_attribute("domain") { number("domain")? } else { 0 },
             bus: number("bus")?.try_into().ok()?,
             slot: number("slot")?.try_into().ok()?,
-            function: number("function").unwrap_or_default().try_into().ok()?,
+            function: if node.has_attribute("function") { number("function")?.try_into().ok()? } else { 0 },
         })
     }
 }
@@ -387,7 +392,7 @@ impl TryFrom<String> for PciAddress {
             let mut parts = rest.split(':');
             let (domain, bus, slot) = (parts.next()?, parts.next()?, parts.next()?);
             Some(Self {
-                domain: u16::from_str_radix(domain, 16).ok()?,
+                domain: u32::from_str_radix(domain, 16).ok()?,
                 bus: u8::from_str_radix(bus, 16).ok()?,
                 slot: u8::from_str_radix(slot, 16).ok()?,
                 function: u8::from_str_radix(function, 16).ok()?,
@@ -398,9 +403,19 @@ impl TryFrom<String> for PciAddress {
     }
 }
 
-/// The first child element of that name in no namespace, as libvirt's own elements are.
+/// Whether it is the element of that name in no namespace, as libvirt's own elements are.
+fn is_plain(node: Node, name: &str) -> bool {
+    node.has_tag_name(name) && node.tag_name().namespace().is_none()
+}
+
+/// The child elements of that name in no namespace.
+fn children<'a, 'input>(node: Node<'a, 'input>, name: &str) -> impl Iterator<Item = Node<'a, 'input>> {
+    node.children().filter(move |n| is_plain(*n, name))
+}
+
+/// The first of them.
 fn child<'a, 'input>(node: Node<'a, 'input>, name: &str) -> Option<Node<'a, 'input>> {
-    node.children().find(|n| n.has_tag_name(name) && n.tag_name().namespace().is_none())
+    children(node, name).next()
 }
 
 /// The text of that child, without surrounding space; absent where it is empty.
