@@ -281,7 +281,7 @@ impl Inventory {
     pub fn is_complete(&self) -> bool {
         let listed = |h: &Hypervisor| !h.sync.is_pending();
         let optional_listed = self.hypervisors.iter().any(|h| h.optional && listed(h));
-        !self.hypervisors.is_empty()
+        self.generation > 0
             && self.hypervisors.iter().all(|h| listed(h) || (h.optional && optional_listed))
             && self.hypervisors.iter().all(|h| h.unread.is_empty())
     }

@@ -14,7 +14,8 @@ pub fn start(filter: EnvFilter) {
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     // systemd sets it for a service whose stderr is the journal, which has time stamps of its own.
     if std::env::var_os("JOURNAL_STREAM").is_some() {
-        subscriber.event_format(Journal(format().without_time().with_level(false).with_ansi(false))).init();
+        let format = format().without_time().with_level(false).with_ansi(false);
+        subscriber.with_ansi(false).event_format(Journal(format)).init();
     } else {
         subscriber.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).init();
     }

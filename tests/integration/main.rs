@@ -1,1 +1,14 @@
-fn main() {}
+//! What vifd does with the real things: a kernel, libvirt, QEMU guests and containers.
+//!
+//! * `daemon` starts the real binary and looks at its flags, signals, files and exit status;
+//! * `libvirt` follows libvirt's own test driver, without root;
+//! * `netlink` follows the kernel in a network namespace of its own;
+//! * `guests` runs guests on a private hypervisor and compares every answer with what libvirt and `ip` say.
+//!
+//! The last two need root and are ignored without it; `make test` runs everything.
+
+mod daemon;
+mod guests;
+mod libvirt;
+mod netlink;
+mod support;

@@ -1,6 +1,6 @@
 //! What a link is, and the pure decoding of the kernel's link messages.
 //!
-//! A message describes one link completely, so [`Links::apply`] replaces and never patches. Only the attributes that
+//! A message describes one link completely, so [`Links::apply`] replaces a link and does not patch it. Only the attributes that
 //! vifd uses are decoded: one that the kernel adds tomorrow, or that is cut short, cannot cost us the others.
 //!
 //! Sources: `linux/if_link.h` (attributes), `linux/rtnetlink.h` (messages), rtnetlink(7).
@@ -32,6 +32,7 @@ pub struct Link {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub altnames: Vec<Arc<str>>,
     /// What sort of device it is.
+    #[serde(flatten)]
     pub kind: LinkKind,
     /// The device's own address: for a tap usually not that of its VIF.
     pub mac: Option<MacAddr>,
@@ -93,6 +94,7 @@ pub enum LinkKind {
     /// An 802.1Q or 802.1ad sub-device.
     Vlan {
         /// The VLAN id.
+        #[serde(rename = "vlan_id")]
         id: u16,
     },
     /// A bond.
@@ -107,8 +109,10 @@ pub enum LinkKind {
     /// A device without link info: hardware, usually.
     Physical,
     /// Any other kind, in the kernel's word for it.
+    #[serde(untagged)]
     Other {
         /// `IFLA_INFO_KIND`.
+        #[serde(rename = "kind")]
         name: Box<str>,
     },
 }
@@ -183,8 +187,13 @@ pub struct Links(HashMap<u32, Arc<Link>>);
 pub enum LinkEvent {
     /// The link exists and is as described.
     Exists(Arc<Link>),
-    /// The link with this index left the namespace.
-    Left(u32),
+    /// The link left the namespace.
+    Left {
+        /// Its index here.
+        index: u32,
+        /// Where it went, if it was moved and not deleted.
+        moved: Option<LinkRef>,
+    },
     /// The message is about something else, such as a bridge's view of its port.
     Irrelevant,
 }
@@ -207,15 +216,34 @@ pub enum DecodeError {
 
 impl Links {
     /// Takes one event in.
+    ///
+    /// A message describes its own link completely, but when one end of a veth pair moves to another namespace or
+    /// comes back, the kernel says nothing about the end that stayed: what it reports as its peer is inferred here.
     pub fn apply(&mut self, event: LinkEvent) {
         match event {
             LinkEvent::Exists(link) => {
+                if let Some(LinkRef { index: peer, netns: None }) = link.peer {
+                    self.set_peer(peer, LinkRef { index: link.index, netns: None });
+                }
                 self.0.insert(link.index, link);
             }
-            LinkEvent::Left(index) => {
-                self.0.remove(&index);
+            LinkEvent::Left { index, moved } => {
+                let left = self.0.remove(&index);
+                let peer = left.and_then(|link| link.peer).filter(|peer| peer.netns.is_none());
+                if let (Some(peer), Some(moved)) = (peer, moved) {
+                    self.set_peer(peer.index, moved);
+                }
             }
             LinkEvent::Irrelevant => {}
+        }
+    }
+
+    fn set_peer(&mut self, index: u32, peer: LinkRef) {
+        if let Some(link) = self.0.get_mut(&index)
+            && link.kind == LinkKind::Veth
+            && link.peer != Some(peer)
+        {
+            Arc::make_mut(link).peer = Some(peer);
         }
     }
 
@@ -265,7 +293,7 @@ impl LinkEvent {
             return Ok(Self::Irrelevant);
         }
         if message_type == RTM_DELLINK {
-            return Ok(Self::Left(header.index));
+            return Ok(Self::Left { index: header.index, moved: decode_move(&header, &payload[HEADER_LEN..]) });
         }
         decode_link(&header, &payload[HEADER_LEN..]).map(|link| Self::Exists(Arc::new(link)))
     }
@@ -348,6 +376,13 @@ fn decode_link(header: &LinkHeader, payload: &[u8]) -> Result<Link, DecodeError>
     Ok(link)
 }
 
+/// Where a link went that left the namespace alive.
+fn decode_move(header: &LinkHeader, payload: &[u8]) -> Option<LinkRef> {
+    let find = |kind| attributes(payload).find(|nla| nla.kind() == kind).and_then(|nla| u32_of(nla.value()));
+    let netns = find(IFLA_NEW_NETNSID)?.cast_signed();
+    Some(LinkRef { index: find(IFLA_NEW_IFINDEX).unwrap_or(header.index), netns: Some(netns) })
+}
+
 fn decode_kind(info: &[u8]) -> Option<LinkKind> {
     let find = |kind| attributes(info).find(|nla| nla.kind() == kind);
     let name = find(IFLA_INFO_KIND)?;
@@ -419,6 +454,8 @@ const IFLA_NUM_TX_QUEUES: u16 = 31;
 const IFLA_NUM_RX_QUEUES: u16 = 32;
 const IFLA_CARRIER: u16 = 33;
 const IFLA_LINK_NETNSID: u16 = 37;
+const IFLA_NEW_NETNSID: u16 = 45;
+const IFLA_NEW_IFINDEX: u16 = 49;
 const IFLA_PROP_LIST: u16 = 52;
 const IFLA_ALT_IFNAME: u16 = 53;
 const IFLA_INFO_KIND: u16 = 1;

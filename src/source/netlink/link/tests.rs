@@ -76,6 +76,23 @@ fn kinds_are_told_apart() {
 }
 
 #[test]
+fn a_link_survives_the_way_to_the_command_line_and_back() {
+    let mut link = decoded(recorded!("tap367b74c6-f0"));
+    for kind in [
+        link.kind.clone(),
+        LinkKind::Vlan { id: 5 },
+        LinkKind::Vxlan { vni: None },
+        LinkKind::Other { name: "dummy".into() },
+    ] {
+        link.kind = kind;
+        let json = serde_json::to_value(&link).unwrap();
+        assert_eq!(json["kind"], link.kind.to_string());
+        assert_eq!(json["name"], "tap367b74c6-f0");
+        assert_eq!(serde_json::from_value::<Link>(json).unwrap(), link);
+    }
+}
+
+#[test]
 fn leaving_a_bridge_is_not_deletion() {
     let mut message = message(7, "tap0");
     message.header.interface_family = AddressFamily::Bridge;
@@ -124,6 +141,23 @@ fn bytes(message: &LinkMessage) -> Vec<u8> {
     buffer
 }
 
+#[test]
+fn the_end_of_a_pair_that_stays_learns_where_the_other_went() {
+    let pair = |index, peer| {
+        let mut message = message(index, &format!("veth{index}"));
+        message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Veth)]));
+        message.attributes.push(LinkAttribute::Link(peer));
+        message
+    };
+    let mut links: Links = [decoded(&bytes(&pair(7, 8))), decoded(&bytes(&pair(8, 7)))].into_iter().collect();
+    let mut moved = pair(8, 7);
+    moved.attributes.extend([LinkAttribute::NewNetnsId(5), LinkAttribute::NewIfIndex(2)]);
+    links.apply(LinkEvent::decode(RTM_DELLINK, &bytes(&moved)).unwrap());
+    assert_eq!(links.get(7).unwrap().peer, Some(LinkRef { index: 2, netns: Some(5) }));
+    links.apply(LinkEvent::decode(RTM_NEWLINK, &bytes(&pair(9, 7))).unwrap());
+    assert_eq!(links.get(7).unwrap().peer, Some(LinkRef { index: 9, netns: None }));
+}
+
 /// What may happen to the links of a namespace. Links are picked by position, so that every step does something.
 #[derive(Clone, Debug)]
 enum Step {
@@ -131,6 +165,9 @@ enum Step {
     Rename(Index, u8),
     Enslave(Index, u32),
     LeaveBridge(Index),
+    CreatePair { index: u32 },
+    MoveAway,
+    Return { index: u32 },
     Delete(Index),
 }
 
@@ -141,42 +178,81 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (any::<Index>(), 0..6u8).prop_map(|(which, name)| Step::Rename(which, name)),
         1 => (any::<Index>(), 1..9u32).prop_map(|(which, controller)| Step::Enslave(which, controller)),
         1 => any::<Index>().prop_map(Step::LeaveBridge),
+        1 => (9..12u32).prop_map(|index| Step::CreatePair { index }),
+        2 => Just(Step::MoveAway),
+        2 => (9..12u32).prop_map(|index| Step::Return { index }),
         2 => any::<Index>().prop_map(Step::Delete),
     ]
 }
 
-/// The kernel: which links there are, and the messages that it sends when a step is taken.
+/// The kernel: which links there are, and the messages that it sends when a step is taken. One veth pair may exist,
+/// whose first end stays and whose second end moves between the namespaces.
 #[derive(Default)]
 struct Kernel(std::collections::BTreeMap<u32, LinkMessage>);
+
+/// The index of the veth end that stays.
+const STAYS: u32 = 20;
+
+fn veth(index: u32, name: &str, peer: u32, netns: Option<i32>) -> LinkMessage {
+    let mut veth = message(index, name);
+    veth.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Veth)]));
+    veth.attributes.push(LinkAttribute::Link(peer));
+    veth.attributes.extend(netns.map(LinkAttribute::LinkNetNsId));
+    veth
+}
 
 impl Kernel {
     fn take(&mut self, step: &Step) -> Vec<(u16, Vec<u8>)> {
         let keys: Vec<u32> = self.0.keys().copied().collect();
         let pick = |which: &Index| (!keys.is_empty()).then(|| keys[which.index(keys.len())]);
+        let pick_single = |which: &Index| pick(which).filter(|index| *index < 9);
         let free = |name: u8| !self.0.values().any(|m| m.attributes[0] == LinkAttribute::IfName(format!("tap{name}")));
         match step {
             Step::Create { index, name } if !self.0.contains_key(index) && free(*name) => {
                 self.0.insert(*index, message(*index, &format!("tap{name}")));
                 vec![(RTM_NEWLINK, bytes(&self.0[index]))]
             }
-            Step::Rename(which, name) if free(*name) => pick(which).map_or(vec![], |index| {
+            Step::Rename(which, name) if free(*name) => pick_single(which).map_or(vec![], |index| {
                 let link = self.0.get_mut(&index).unwrap();
                 link.attributes[0] = LinkAttribute::IfName(format!("tap{name}"));
                 vec![(RTM_NEWLINK, bytes(link))]
             }),
-            Step::Enslave(which, controller) => pick(which).map_or(vec![], |index| {
+            Step::Enslave(which, controller) => pick_single(which).map_or(vec![], |index| {
                 let link = self.0.get_mut(&index).unwrap();
                 link.attributes.truncate(1);
                 link.attributes.push(LinkAttribute::Controller(*controller));
                 vec![(RTM_NEWLINK, bytes(link))]
             }),
-            Step::LeaveBridge(which) => pick(which).map_or(vec![], |index| {
+            Step::LeaveBridge(which) => pick_single(which).map_or(vec![], |index| {
                 let link = self.0.get_mut(&index).unwrap();
                 link.attributes.truncate(1);
                 let mut port = link.clone();
                 port.header.interface_family = AddressFamily::Bridge;
                 vec![(RTM_DELLINK, bytes(&port)), (RTM_NEWLINK, bytes(link))]
             }),
+            Step::CreatePair { index } if !self.0.contains_key(&STAYS) => {
+                self.0.insert(STAYS, veth(STAYS, "stays", *index, None));
+                self.0.insert(*index, veth(*index, "moves", STAYS, None));
+                vec![(RTM_NEWLINK, bytes(&self.0[index])), (RTM_NEWLINK, bytes(&self.0[&STAYS]))]
+            }
+            Step::MoveAway => (9..12).find(|index| self.0.contains_key(index)).map_or(vec![], |index| {
+                let mut moves = self.0.remove(&index).unwrap();
+                moves.attributes.extend([LinkAttribute::NewNetnsId(5), LinkAttribute::NewIfIndex(2)]);
+                self.0.insert(STAYS, veth(STAYS, "stays", 2, Some(5)));
+                vec![(RTM_DELLINK, bytes(&moves))]
+            }),
+            Step::Return { index } => match self.0.get(&STAYS).map(|stays| decoded(&bytes(stays)).peer.unwrap()) {
+                Some(LinkRef { netns: Some(_), .. }) => {
+                    self.0.insert(STAYS, veth(STAYS, "stays", *index, None));
+                    self.0.insert(*index, veth(*index, "moves", STAYS, None));
+                    vec![(RTM_NEWLINK, bytes(&self.0[index]))]
+                }
+                _ => vec![],
+            },
+            // Both ends of a pair go together.
+            Step::Delete(which) if pick(which).is_some_and(|index| index >= 9) => {
+                self.0.split_off(&9).values().map(|end| (RTM_DELLINK, bytes(end))).collect()
+            }
             Step::Delete(which) => {
                 pick(which).map_or(vec![], |index| vec![(RTM_DELLINK, bytes(&self.0.remove(&index).unwrap()))])
             }

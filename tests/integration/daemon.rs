@@ -1,0 +1,151 @@
+//! The daemon's process: flags, files, signals, exit status; and `vifctl` where there is no daemon.
+
+use std::{
+    fs,
+    os::unix::{fs::PermissionsExt, net::UnixDatagram},
+    process::Command,
+};
+
+use crate::support::{
+    LIMIT, eventually,
+    hypervisor::output,
+    vifd::{VIFCTL, VIFD, Vifd},
+};
+
+/// No hypervisor at all: what is tested here needs none.
+const NO_HYPERVISOR: &str = "[libvirt]\nuris = []\n";
+
+fn dir() -> tempfile::TempDir {
+    tempfile::Builder::new().prefix("vifd-").tempdir_in("/tmp").unwrap()
+}
+
+fn check_config(text: &str) -> (Option<i32>, String) {
+    let dir = dir();
+    let path = dir.path().join("vifd.toml");
+    fs::write(&path, text).unwrap();
+    let output = Command::new(VIFD).arg("--check-config").arg("--config").arg(&path).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
+    (output.status.code(), said)
+}
+
+#[test]
+fn a_bad_configuration_exits_78_and_names_file_line_and_key() {
+    for (text, line, key) in [
+        ("listen = '127.0.0.1:0'\nsocket_mod = '0660'\n", 2, "socket_mod"),
+        ("[netlink]\n\nreceive_buffer = -1\n", 3, "receive_buffer"),
+        ("log = 'vifd=chatty'\n", 1, "log"),
+        ("listen = '192.0.2.1:9774'\n", 1, "listen"),
+        ("[libvirt\n", 1, "[libvirt"),
+    ] {
+        let (status, said) = check_config(text);
+        assert_eq!(status, Some(78), "{said}");
+        assert!(said.contains(&format!("vifd.toml:{line}: ")) && said.contains(key), "{text} -> {said}");
+    }
+    let output = Command::new(VIFD).args(["--config", "/nonexistent/vifd.toml"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(78));
+}
+
+#[test]
+fn a_good_configuration_is_called_good() {
+    let (status, said) = check_config("instance_name_template = 'vm-%d'\n[libvirt]\nresync_interval = '1m'\n");
+    assert_eq!(status, Some(0), "{said}");
+}
+
+#[test]
+fn an_orderly_stop_exits_0_and_removes_the_socket() {
+    let dir = dir();
+    let vifd = Vifd::start(Command::new(VIFD), dir.path(), NO_HYPERVISOR);
+    let socket = vifd.socket.clone();
+    assert!(vifd.end("-TERM").success());
+    assert!(!socket.exists());
+}
+
+#[test]
+fn the_socket_of_a_killed_daemon_is_replaced_and_that_of_a_living_one_is_not() {
+    let dir = dir();
+    let first = Vifd::start(Command::new(VIFD), dir.path(), NO_HYPERVISOR);
+    let socket = first.socket.clone();
+    assert!(!first.end("-KILL").success());
+    assert!(socket.exists());
+    let second = Vifd::start(Command::new(VIFD), dir.path(), NO_HYPERVISOR);
+    let third = Command::new(VIFD).arg("--config").arg(dir.path().join("vifd.toml")).output().unwrap();
+    assert_eq!(third.status.code(), Some(1));
+    assert!(String::from_utf8(third.stderr).unwrap().contains("another process serves this socket"));
+    assert_eq!(second.request("GET", "/live", &[]).status, 200);
+}
+
+#[test]
+fn the_sockets_mode_is_the_configured_one() {
+    let dir = dir();
+    let vifd = Vifd::start(Command::new(VIFD), dir.path(), "socket_mode = '0606'\n[libvirt]\nuris = []\n");
+    assert_eq!(fs::metadata(&vifd.socket).unwrap().permissions().mode() & 0o777, 0o606);
+}
+
+#[test]
+fn systemd_is_told_when_the_first_sync_is_decided_and_when_it_stops() {
+    let dir = dir();
+    let path = dir.path().join("notify");
+    let notify = UnixDatagram::bind(&path).unwrap();
+    notify.set_read_timeout(Some(LIMIT)).unwrap();
+    let hear = |wanted: &str| {
+        let mut heard = String::new();
+        let mut buffer = [0; 4096];
+        while !heard.contains(wanted) {
+            let length = notify.recv(&mut buffer).unwrap_or_else(|error| panic!("{error}; {wanted} not in {heard}"));
+            heard += std::str::from_utf8(&buffer[..length]).unwrap();
+        }
+        heard
+    };
+    let mut command = Command::new(VIFD);
+    command.env("NOTIFY_SOCKET", &path);
+    // This hypervisor fails at once; the service is ready all the same.
+    let vifd = Vifd::start(command, dir.path(), "[libvirt]\nuris = ['test:///nonexistent.xml']\n");
+    hear("READY=1");
+    let status = hear("STATUS=");
+    assert!(status.contains("test:///nonexistent.xml pending: could not connect"), "{status}");
+    assert_eq!(vifd.request("GET", "/ready", &[]).status, 503);
+    assert!(vifd.end("-TERM").success());
+    hear("STOPPING=1");
+}
+
+#[test]
+fn lines_for_the_journal_carry_their_priority_and_no_time() {
+    let dir = dir();
+    let mut command = Command::new(VIFD);
+    command.env("JOURNAL_STREAM", "8:1");
+    let vifd = Vifd::start(command, dir.path(), NO_HYPERVISOR);
+    eventually("a line at each priority", || {
+        let log = vifd.log();
+        let all = log.lines().all(|line| line.starts_with("<6>") || line.starts_with("<7>"));
+        assert!(all, "{log}");
+        (log.contains("<6>") && log.contains("<7>") && !log.contains('\u{1b}')).then_some(())
+    });
+}
+
+#[test]
+fn vifctl_without_a_daemon_says_so_and_exits_3() {
+    let dir = dir();
+    let socket = dir.path().join("none.sock");
+    let output = Command::new(VIFCTL).arg("--socket").arg(&socket).arg("list").output().unwrap();
+    assert_eq!(output.status.code(), Some(3));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("none.sock") && said.contains("is it running?"), "{said}");
+}
+
+#[test]
+fn requests_that_make_no_sense_do_no_harm() {
+    let dir = dir();
+    let vifd = Vifd::start(Command::new(VIFD), dir.path(), NO_HYPERVISOR);
+    let long = format!("/v2.1/servers/{}/os-virtual-interfaces", "9".repeat(60_000));
+    for (method, path) in [("GET", "/%ff%fe"), ("BREW", "/v2.1/extensions"), ("GET", &*long), ("OPTIONS", "*")] {
+        let status = vifd.request(method, path, &["accept: ,;q=,*/*;q=x"]).status;
+        assert!((400..500).contains(&status), "{method} {status}");
+    }
+    let bytes = output(Command::new("sh").arg("-c").arg(format!(
+        "head -c 100000 /dev/urandom | curl -s -o /dev/null -w '%{{http_code}}' --unix-socket {} -X POST \
+         -H 'content-type: application/xml' --data-binary @- http://x/v2.1/servers/1/virtual_interfaces",
+        vifd.socket.display()
+    )));
+    assert_eq!(bytes, "400");
+    assert_eq!(vifd.request("GET", "/live", &[]).status, 200);
+}
