@@ -3,15 +3,15 @@
 //! | task | in | out |
 //! | --- | --- | --- |
 //! | `netlink` | the kernel's link messages | `Snapshot<Links>` |
-//! | `libvirt` (per hypervisor) | libvirt's events | `Snapshot<Domains>` |
-//! | `inventory` | all snapshots | `Arc<Inventory>` |
+//! | `libvirt` (per hypervisor) | libvirt's events, doubtful instances | `Snapshot<Domains>` |
+//! | `inventory` | all snapshots | `Arc<Inventory>`, doubtful instances |
 //! | `counters` | questions from `http` | counters from the kernel |
 //! | `http` (TCP, Unix socket) | requests | answers from the inventory |
 //! | `systemd` | the inventory | `READY=1`, `STATUS=` |
 //!
 //! No task ends before the shutdown; one that does is a bug, and stops the daemon so that systemd starts a fresh one.
 
-use std::{convert::Infallible, fs, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, convert::Infallible, fs, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow};
 use sd_notify::NotifyState;
@@ -106,17 +106,23 @@ impl Daemon {
         let (links_tx, links) = watch::channel(Snapshot::default());
         tasks.spawn(named("netlink", until(stop, netlink::run(config.netlink, links_tx))));
 
+        let (doubtful_tx, doubtful) = watch::channel(BTreeSet::new());
         let mut hypervisors = Vec::new();
         for (uri, optional) in hypervisors_of(&config.libvirt) {
             let (domains_tx, domains) = watch::channel(Snapshot::default());
-            let session = libvirt::run(Arc::clone(&uri), config.libvirt.clone(), domains_tx, stop.clone());
-            tasks.spawn(named("libvirt", session));
+            let source = libvirt::Source {
+                uri: Arc::clone(&uri),
+                config: config.libvirt.clone(),
+                tx: domains_tx,
+                doubtful: doubtful.clone(),
+            };
+            tasks.spawn(named("libvirt", libvirt::run(source, stop.clone())));
             hypervisors.push(HypervisorSource { uri, optional, domains });
         }
 
         let (inventory_tx, inventory) = watch::channel(Arc::new(Inventory::default()));
         let sources = Sources { links, hypervisors };
-        let join = inventory::run(sources, config.instance_name_template, inventory_tx);
+        let join = inventory::run(sources, config.instance_name_template, inventory_tx, doubtful_tx);
         tasks.spawn(named("inventory", until(stop, join)));
 
         let (counters, serve_counters) = CounterReader::new();

@@ -3,7 +3,7 @@
 //! In: the snapshots of all sources. Out: one [`Inventory`], published whole. It is immutable, so one answer is
 //! consistent in itself; whatever vifd answers, it answers from here.
 
-use std::{convert::Infallible, fmt, iter, pin::Pin, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, convert::Infallible, fmt, iter, pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::future::select_all;
 use jiff::Timestamp;
@@ -29,6 +29,7 @@ use crate::{
     },
 };
 
+mod doubt;
 mod find;
 mod index;
 mod join;
@@ -335,16 +336,28 @@ pub struct View {
     pub hypervisors: Vec<(Arc<str>, bool, Snapshot<Domains>)>,
 }
 
-/// Joins again whenever a source has changed. Dropping the future is safe: it publishes whole values.
-pub async fn run(mut sources: Sources, template: NameTemplate, tx: watch::Sender<Arc<Inventory>>) -> Infallible {
+/// Joins again whenever a source has changed, and tells libvirt's sessions which domains to read again. Dropping the
+/// future is safe: it publishes whole values.
+pub async fn run(
+    mut sources: Sources,
+    template: NameTemplate,
+    tx: watch::Sender<Arc<Inventory>>,
+    doubtful: watch::Sender<BTreeSet<Uuid>>,
+) -> Infallible {
     loop {
         let view = sources.view();
         let started = Instant::now();
         let previous = Arc::clone(&tx.borrow());
         let inventory = join(&view, &template, &previous);
         debug!(generation = inventory.generation, instances = inventory.instances.len(), "joined");
+        let doubts = inventory.doubtful();
         tx.send_replace(Arc::new(inventory));
         drop(previous);
+        doubtful.send_if_modified(|known| {
+            let changed = *known != doubts;
+            *known = doubts;
+            changed
+        });
         // A lone change is visible at once. In a storm the join takes at most a fifth of one core.
         let pause = (started.elapsed() * 4).min(LONGEST_PAUSE);
         sleep(pause).await;

@@ -11,6 +11,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
     fmt, io,
     sync::{
         Arc,
@@ -113,29 +114,37 @@ impl fmt::Display for Call {
     }
 }
 
-/// Follows the hypervisor at `uri` until `shutdown`.
-pub async fn run(
-    uri: Arc<str>,
-    config: LibvirtConfig,
-    tx: watch::Sender<Snapshot<Domains>>,
-    shutdown: CancellationToken,
-) {
+/// One hypervisor to follow.
+#[derive(Debug)]
+pub struct Source {
+    /// Its libvirt URI.
+    pub uri: Arc<str>,
+    /// How.
+    pub config: LibvirtConfig,
+    /// Where its domains are published.
+    pub tx: watch::Sender<Snapshot<Domains>>,
+    /// Domains, of any hypervisor, that the kernel contradicts: they are read again.
+    pub doubtful: watch::Receiver<BTreeSet<Uuid>>,
+}
+
+/// Follows one hypervisor until `shutdown`.
+pub async fn run(mut source: Source, shutdown: CancellationToken) {
     let mut backoff = Backoff::default();
     let threads = Arc::new(Semaphore::new(SESSION_THREADS));
     loop {
         let started = Instant::now();
-        let Err(error) = supervise(&uri, &config, &tx, &threads, &shutdown).await else { return };
+        let Err(error) = supervise(&mut source, &threads, &shutdown).await else { return };
         let reason = chain(&error);
         if started.elapsed() > HEALTHY {
             backoff.reset();
         }
-        let news = tx.borrow().sync.reason() != Some(&reason);
-        tx.send_modify(|snapshot| snapshot.mark_stale(&reason));
+        let news = source.tx.borrow().sync.reason() != Some(&reason);
+        source.tx.send_modify(|snapshot| snapshot.mark_stale(&reason));
         let delay = backoff.delay();
         if news {
-            warn!(uri = &*uri, error = reason, "no connection to libvirt; trying again until there is one");
+            warn!(uri = &*source.uri, error = reason, "no connection to libvirt; trying again until there is one");
         } else {
-            debug!(uri = &*uri, error = reason, ?delay, "still no connection to libvirt");
+            debug!(uri = &*source.uri, error = reason, ?delay, "still no connection to libvirt");
         }
         tokio::select! {
             () = time::sleep(delay) => {}
@@ -146,9 +155,7 @@ pub async fn run(
 
 /// Runs one session. `Ok` means that vifd is stopping.
 async fn supervise(
-    uri: &Arc<str>,
-    config: &LibvirtConfig,
-    tx: &watch::Sender<Snapshot<Domains>>,
+    source: &mut Source,
     threads: &Arc<Semaphore>,
     shutdown: &CancellationToken,
 ) -> Result<(), SessionError> {
@@ -160,25 +167,59 @@ async fn supervise(
     events::start_loop().map_err(SessionError::EventLoop)?;
     let (wakes, wakes_rx) = mpsc::channel();
     let (call, mut calls) = watch::channel(None);
-    let lease = Arc::new(Lease { tx: tx.clone(), call, valid: AtomicBool::new(true) });
-    let session = Session { uri: Arc::clone(uri), config: config.clone(), lease: Arc::clone(&lease) };
+    let lease = Arc::new(Lease { tx: source.tx.clone(), call, valid: AtomicBool::new(true) });
+    let session = Session { uri: Arc::clone(&source.uri), config: source.config.clone(), lease: Arc::clone(&lease) };
+    let timeout = source.config.call_timeout;
     let mut ended = session.spawn(wakes.clone(), wakes_rx, permit)?;
     let error = tokio::select! {
         result = &mut ended => return result.unwrap_or(Err(SessionError::Lost)),
-        call = outlasts(&mut calls, config.call_timeout) => {
-            SessionError::Hung { call, timeout: config.call_timeout }
-        }
+        call = outlasts(&mut calls, timeout) => SessionError::Hung { call, timeout },
         () = shutdown.cancelled() => {
             let _ = wakes.send(Wake::Stop);
             // An orderly close keeps libvirt's log clean; a session that hangs is left behind.
             let _ = time::timeout(CLOSE_TIMEOUT, ended).await;
             return Ok(());
         }
+        never = pass_on_doubts(&source.tx, &mut source.doubtful, &wakes) => match never {},
     };
     lease.revoke();
     // Should it ever get an answer, let it end at once.
     let _ = wakes.send(Wake::Stop);
     Err(error)
+}
+
+/// Wakes the session for each domain that comes into doubt, and a little later once more for those that still are: the
+/// kernel may have been quicker than libvirt.
+async fn pass_on_doubts(
+    tx: &watch::Sender<Snapshot<Domains>>,
+    doubtful: &mut watch::Receiver<BTreeSet<Uuid>>,
+    wakes: &Sender<Wake>,
+) -> Infallible {
+    let wake = |uuid: &Uuid| {
+        if tx.borrow().data.known.contains_key(uuid) {
+            let _ = wakes.send(Wake::Domain(*uuid));
+        }
+    };
+    let mut known = BTreeSet::new();
+    let mut again = None;
+    loop {
+        let current = doubtful.borrow_and_update().clone();
+        let mut new = current.difference(&known).peekable();
+        if new.peek().is_some() {
+            again = Some(time::Instant::now() + DOUBT_RECHECK);
+        }
+        new.for_each(wake);
+        known = current;
+        tokio::select! {
+            changed = doubtful.changed() => if changed.is_err() {
+                std::future::pending().await
+            },
+            () = time::sleep_until(again.unwrap_or_else(time::Instant::now)), if again.is_some() => {
+                again = None;
+                known.iter().for_each(wake);
+            }
+        }
+    }
 }
 
 /// Waits for a call that takes longer than `timeout`.
@@ -399,6 +440,8 @@ const KEEPALIVE_COUNT: u32 = 2;
 const SESSION_THREADS: usize = 4;
 /// How many domains are read again before the result is published.
 const BATCH: usize = 16;
+/// A hot-plug into a container is visible in the kernel some 50 ms before libvirt tells of it.
+const DOUBT_RECHECK: Duration = Duration::from_millis(500);
 /// A session that lived this long was no failure.
 const HEALTHY: Duration = Duration::from_secs(10);
 /// Closing a connection takes a millisecond unless libvirt hangs.

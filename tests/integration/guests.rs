@@ -1,1 +1,344 @@
+//! Real guests on a private hypervisor: QEMU with taps and LXC with veths, on a Linux bridge.
+//!
+//! What vifd says is compared with what `virsh` and `ip` say.
 
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    eventually, http,
+    hypervisor::Hypervisor,
+    vifd::{VIFD, Vifd},
+};
+
+const QEMU: &str = "qemu:///system";
+const LXC: &str = "lxc:///system";
+
+fn uuid(n: u32) -> String {
+    Hypervisor::id(&format!("server_uuid {n}"))
+}
+
+fn port(n: u32, j: u32) -> String {
+    Hypervisor::id(&format!("port_uuid {n} {j}"))
+}
+
+fn tap(n: u32, j: u32) -> String {
+    Hypervisor::id(&format!("tap_name {n} {j}"))
+}
+
+fn mac(n: u32, j: u32) -> String {
+    Hypervisor::id(&format!("mac_address {n} {j}"))
+}
+
+/// What libvirt and the kernel say of every running domain's interfaces: `domain target mac ifindex`.
+fn truth(hypervisor: &Hypervisor) -> Vec<String> {
+    let script = r#"
+        for uri in qemu:///system lxc:///system; do
+            for domain in $(virsh -q -c $uri list --name); do
+                virsh -q -c $uri domiflist "$domain" | while read -r target type source model mac; do
+                    echo "$domain $target $mac $(cat /sys/class/net/"$target"/ifindex)"
+                done
+            done
+        done"#;
+    let mut lines: Vec<_> = hypervisor.run(script).lines().map(str::to_owned).collect();
+    lines.sort();
+    lines
+}
+
+/// What vifd says, in the same words.
+fn answer(vifd: &Vifd) -> Vec<String> {
+    let vifs = vifd.get("/host/v1/vifs")["vifs"].take();
+    let mut lines: Vec<_> = vifs
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|vif| vif["no_device"] != "not_running")
+        .map(|vif| {
+            let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+            let (domain, mac) = (text(&vif["instance_name"]), text(&vif["mac"]));
+            format!("{domain} {} {mac} {}", text(&vif["device"]["name"]), vif["device"]["index"])
+        })
+        .collect();
+    lines.sort();
+    lines
+}
+
+fn agree(hypervisor: &Hypervisor, vifd: &Vifd, after: &str) {
+    let mut last = (vec![], vec![]);
+    let agreed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        eventually(after, || {
+            last = (answer(vifd), truth(hypervisor));
+            (last.0 == last.1).then_some(())
+        });
+    }));
+    assert!(agreed.is_ok(), "after {after}\nvifd:    {:#?}\nlibvirt: {:#?}", last.0, last.1);
+}
+
+#[test]
+#[ignore = "needs root: run by make test"]
+fn guests_and_containers_come_and_go_with_their_devices() {
+    let hypervisor = Hypervisor::start();
+    hypervisor.create_guest(1, 1);
+    let vifd = hypervisor.vifd("");
+    agree(&hypervisor, &vifd, "a start beside a running guest");
+    hypervisor.create_guest(2, 2);
+    hypervisor.create(LXC, "lxc_domain 3");
+    agree(&hypervisor, &vifd, "a guest and a container started");
+    assert_eq!(answer(&vifd).len(), 4);
+
+    let list = vifd.request("POST", &format!("/v2.1/servers/{}/virtual_interfaces", uuid(2)), &[]);
+    let expected = json!({"virtual_interfaces": [
+        {"id": port(2, 0), "mac_address": mac(2, 0)},
+        {"id": port(2, 1), "mac_address": mac(2, 1)},
+    ]});
+    assert_eq!((list.status, list.json()), (202, expected));
+
+    let instance = &vifd.get(&format!("/host/v1/instances/{}", uuid(3)))["instance"];
+    assert_eq!((&instance["hypervisor"], &instance["hypervisor_type"]), (&json!(LXC), &json!("lxc")));
+    let veth = &instance["links"][0];
+    assert_eq!(veth["kind"], "veth");
+    assert!(veth["peer"]["netns"].is_i64(), "the other end is in the container: {veth}");
+    let tap_of_two = &vifd.get(&format!("/host/v1/devices/{}", tap(2, 0)))["device"];
+    assert_eq!((&tap_of_two["controller_name"], &tap_of_two["kind"]), (&json!("br0"), &json!("tap")));
+    assert_eq!(tap_of_two["multi_queue"], true);
+
+    hypervisor.virsh(QEMU, "destroy instance-00000001");
+    hypervisor.virsh(LXC, "destroy instance-00000003");
+    agree(&hypervisor, &vifd, "two were destroyed");
+    let gone = vifd.request("GET", &format!("/v2.1/servers/{}/os-virtual-interfaces", uuid(1)), &[]);
+    assert_eq!(gone.status, 404);
+}
+
+#[test]
+#[ignore = "needs root: run by make test"]
+fn a_hot_plug_and_a_hot_unplug_are_seen() {
+    let hypervisor = Hypervisor::start();
+    hypervisor.create_guest(1, 1);
+    let vifd = hypervisor.vifd("");
+    let nic = hypervisor.xml("hot_plug_interface 1 1");
+    let list = format!("/v2.1/servers/{}/os-virtual-interfaces", uuid(1));
+    hypervisor.virsh(QEMU, &format!("attach-device instance-00000001 {nic} --live"));
+    let both = vifd.wait("the new interface", &list, |list| list["virtual_interfaces"].as_array().unwrap().len() == 2);
+    assert_eq!(both["virtual_interfaces"][1], json!({"id": port(1, 1), "mac_address": mac(1, 1)}));
+    agree(&hypervisor, &vifd, "a hot-plug");
+
+    // The halted guest never lets go; a reset does it for the guest.
+    hypervisor.virsh(QEMU, &format!("detach-device-alias instance-00000001 ua-{} --live", port(1, 1)));
+    hypervisor.virsh(QEMU, "reset instance-00000001");
+    vifd.wait("the interface is gone", &list, |list| list["virtual_interfaces"].as_array().unwrap().len() == 1);
+    agree(&hypervisor, &vifd, "a hot-unplug");
+
+    hypervisor.create(LXC, "lxc_domain 2");
+    let nic = hypervisor.xml("interface 2 1");
+    hypervisor.virsh(LXC, &format!("attach-device instance-00000002 {nic} --live"));
+    agree(&hypervisor, &vifd, "a hot-plug into a container");
+    assert_eq!(answer(&vifd).len(), 3);
+    hypervisor.virsh(LXC, &format!("detach-device instance-00000002 {nic} --live"));
+    agree(&hypervisor, &vifd, "a hot-unplug from a container");
+}
+
+#[test]
+#[ignore = "needs root: run by make test"]
+fn states_definitions_and_metadata_are_followed() {
+    let hypervisor = Hypervisor::start();
+    let vifd = hypervisor.vifd("");
+    let path = format!("/host/v1/instances/{}", uuid(1));
+    let firmware = hypervisor.dir().join("halt.bin");
+    let xml = hypervisor.xml(&format!("qemu_domain 1 {}", firmware.display()));
+    hypervisor.virsh(QEMU, &format!("define {xml}"));
+    let state = |state: &str, device: bool| {
+        vifd.wait(&format!("{state}, device: {device}"), &path, |answer| {
+            let instance = &answer["instance"];
+            instance["state"] == state && instance["vifs"][0]["device"].is_object() == device
+        })
+    };
+    let defined = state("shut_off", false);
+    assert_eq!(defined["instance"]["vifs"][0]["no_device"], "not_running");
+    for (command, expected, device) in
+        [("start", "running", true), ("suspend", "paused", true), ("resume", "running", true)]
+    {
+        hypervisor.virsh(QEMU, &format!("{command} instance-00000001"));
+        state(expected, device);
+    }
+    hypervisor.virsh(
+        QEMU,
+        "metadata instance-00000001 http://openstack.org/xmlns/libvirt/nova/1.1 --live --key nova \
+         --set '<instance><name>renamed</name></instance>'",
+    );
+    vifd.wait("the new name", &path, |answer| answer["instance"]["display_name"] == "renamed");
+    hypervisor.virsh(QEMU, "destroy instance-00000001");
+    state("shut_off", false);
+    hypervisor.virsh(QEMU, "undefine instance-00000001");
+    eventually("it is gone", || (vifd.request("GET", &path, &[]).status == 404).then_some(()));
+}
+
+#[test]
+#[ignore = "needs root: run by make test"]
+fn a_renamed_or_deleted_device_is_not_claimed() {
+    let hypervisor = Hypervisor::start();
+    hypervisor.create_guest(1, 1);
+    let vifd = hypervisor.vifd("");
+    let (tap, path) = (tap(1, 0), format!("/host/v1/instances/{}", uuid(1)));
+    hypervisor.run(&format!("ip link set {tap} down; ip link set {tap} name elsewhere"));
+    let missing = |answer: &Value| answer["instance"]["vifs"][0]["no_device"] == "target_missing";
+    vifd.wait("the target is missing", &path, missing);
+    let (who, status) = vifd.vifctl(&["who", "elsewhere"]);
+    assert!(status == Some(0) && who.contains("carries no VIF"), "{who}");
+    hypervisor.run(&format!("ip link set elsewhere name {tap}"));
+    vifd.wait("it is back", &path, |answer| !missing(answer));
+    hypervisor.run(&format!("ip link del {tap}"));
+    vifd.wait("it was deleted", &path, missing);
+    // Somebody makes another device under the same name: it is that one now, with another index.
+    hypervisor.run(&format!("ip tuntap add dev {tap} mode tap"));
+    let again = vifd.wait("another under the same name", &path, |answer| !missing(answer));
+    let index = hypervisor.run(&format!("cat /sys/class/net/{tap}/ifindex"));
+    assert_eq!(again["instance"]["vifs"][0]["device"]["index"].to_string(), index.trim());
+}
+
+#[test]
+#[ignore = "needs root: run by make test"]
+fn a_move_to_another_bridge_is_seen_although_libvirt_sends_no_event() {
+    let hypervisor = Hypervisor::start();
+    hypervisor.create_guest(1, 1);
+    hypervisor.run("ip link add br1 type bridge; ip link set br1 up");
+    let vifd = hypervisor.vifd("");
+    let path = format!("/host/v1/instances/{}", uuid(1));
+    assert_eq!(vifd.get(&path)["instance"]["vifs"][0]["bridge"], "br0");
+    let xml = hypervisor.run(
+        "virsh dumpxml instance-00000001 | sed -n \"/<interface/,/<.interface>/p\" | sed \"s/bridge='br0'/bridge='br1'/\"",
+    );
+    let moved = hypervisor.dir().join("moved.xml");
+    std::fs::write(&moved, xml).unwrap();
+    hypervisor.virsh(QEMU, &format!("update-device instance-00000001 {} --live", moved.display()));
+    vifd.wait("the other bridge", &path, |answer| answer["instance"]["vifs"][0]["bridge"] == "br1");
+    let device = vifd.get(&format!("/host/v1/devices/{}", tap(1, 0)));
+    assert_eq!(device["device"]["controller_name"], "br1");
+}
+
+#[test]
+#[ignore = "needs root: run by make test"]
+fn a_libvirt_restart_keeps_instances_and_marks_them_stale() {
+    let hypervisor = Hypervisor::start();
+    hypervisor.create_guest(1, 1);
+    hypervisor.create(LXC, "lxc_domain 2");
+    let vifd = hypervisor.vifd("");
+    let list = format!("/v2.1/servers/{}/os-virtual-interfaces", uuid(1));
+    for signal in ["TERM", "KILL"] {
+        hypervisor.control("stop-libvirtd", &[signal]);
+        let stale = eventually("stale", || Some(vifd.request("GET", &list, &[])).filter(|list| list.status == 203));
+        assert!(stale.header("warning").unwrap().starts_with("110 "));
+        assert_eq!(stale.json()["virtual_interfaces"][0]["id"], port(1, 0));
+        assert_eq!(vifd.request("POST", &format!("/v2.1/servers/{}/virtual_interfaces", uuid(2)), &[]).status, 202);
+        let (said, status) = vifd.vifctl(&["list"]);
+        assert!(
+            status == Some(0) && said.contains("running (stale)") && said.contains("! qemu:///system is stale"),
+            "{said}"
+        );
+        // The kernel is still followed.
+        hypervisor.run(&format!("ip link set {} mtu 1400", tap(1, 0)));
+        let device = format!("/host/v1/devices/{}", tap(1, 0));
+        vifd.wait("the kernel is still followed", &device, |answer| answer["device"]["mtu"] == 1400);
+        hypervisor.run(&format!("ip link set {} mtu 1500", tap(1, 0)));
+
+        hypervisor.control("start-libvirtd", &[]);
+        eventually("current again", || (vifd.request("GET", &list, &[]).status == 200).then_some(()));
+        hypervisor.create_guest(7, 1);
+        agree(&hypervisor, &vifd, "a restart and a new guest");
+        hypervisor.virsh(QEMU, "destroy instance-00000007");
+    }
+}
+
+#[test]
+#[ignore = "needs root: run by make test"]
+fn answers_come_at_once_while_libvirt_hangs() {
+    let hypervisor = Hypervisor::start();
+    hypervisor.create_guest(1, 1);
+    let vifd = hypervisor.vifd("[libvirt]\nkeepalive_interval = '1s'\ncall_timeout = '2s'\n");
+    let list = format!("/v2.1/servers/{}/os-virtual-interfaces", uuid(1));
+    let pid = hypervisor.control("libvirtd-pid", &[]).trim().to_owned();
+    let kill = |signal: &str| assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    kill("-STOP");
+    eventually("stale", || (vifd.request("GET", &list, &[]).status == 203).then_some(()));
+    // New connections hang as well: they are given up, and their threads are bounded.
+    let hypervisors = |sync: &Value| sync["sources"]["hypervisors"][0]["reason"].to_string();
+    vifd.wait("a connection was given up", "/host/v1/sync", |sync| {
+        hypervisors(sync).contains("virConnectOpenReadOnly")
+    });
+    std::thread::sleep(std::time::Duration::from_secs(12));
+    let threads = std::fs::read_dir(format!("/proc/{}/task", vifd_pid(&vifd))).unwrap().count();
+    assert!(threads < 20, "{threads} threads");
+    assert_eq!(vifd.request("GET", &list, &[]).status, 203);
+    kill("-CONT");
+    eventually("current again", || (vifd.request("GET", &list, &[]).status == 200).then_some(()));
+    hypervisor.create_guest(2, 1);
+    agree(&hypervisor, &vifd, "libvirt went on");
+}
+
+/// The daemon's own process; that of the test only stands for it.
+fn vifd_pid(vifd: &Vifd) -> String {
+    let pattern = format!("vifd --log debug --config {}", vifd.socket.with_extension("toml").display());
+    let output = Command::new("pgrep").args(["-f", &pattern]).output().unwrap();
+    let pids = String::from_utf8(output.stdout).unwrap();
+    let is_vifd = |pid: &&str| std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe.ends_with("vifd"));
+    pids.split_whitespace().find(is_vifd).unwrap().to_owned()
+}
+
+#[test]
+#[ignore = "needs root: run by make test"]
+fn without_libvirt_at_the_start_the_kernel_is_served_and_libvirt_is_pending() {
+    let hypervisor = Hypervisor::start();
+    hypervisor.create_guest(1, 1);
+    hypervisor.control("stop-libvirtd", &["TERM"]);
+    let vifd = Vifd::start(hypervisor.command(VIFD), hypervisor.dir(), "");
+    let sync = vifd.wait("both were tried", "/host/v1/sync", |sync| {
+        let hypervisors = sync["sources"]["hypervisors"].as_array().unwrap();
+        hypervisors.iter().all(|hypervisor| hypervisor["reason"].is_string())
+    });
+    assert_eq!(sync["sources"]["hypervisors"][0]["state"], "pending");
+    let tap = tap(1, 0);
+    assert_eq!(vifd.get(&format!("/host/v1/devices/{tap}"))["device"]["name"], tap);
+    let list = format!("/v2.1/servers/{}/os-virtual-interfaces", uuid(1));
+    assert_eq!(vifd.request("GET", &list, &[]).status, 503);
+    hypervisor.control("start-libvirtd", &[]);
+    eventually("libvirt came", || (vifd.request("GET", &list, &[]).status == 200).then_some(()));
+    agree(&hypervisor, &vifd, "libvirt came");
+}
+
+#[test]
+#[ignore = "needs root: run by make test"]
+fn neither_root_nor_capabilities_are_needed() {
+    let hypervisor = Hypervisor::start();
+    hypervisor.create_guest(1, 1);
+    let own = hypervisor.dir().join("nobody");
+    std::fs::create_dir(&own).unwrap();
+    std::os::unix::fs::chown(&own, Some(65534), Some(65534)).unwrap();
+    // Its log and configuration are written by the test; the socket is its own.
+    let binary = own.join("vifd");
+    std::fs::copy(VIFD, &binary).unwrap();
+    let mut command = hypervisor.command("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all", "--no-new-privs", "--"]);
+    command.arg(&binary);
+    let vifd = Vifd::start(command, &own, "");
+    vifd.wait_ready();
+    agree(&hypervisor, &vifd, "a start as nobody");
+    hypervisor.create_guest(2, 1);
+    agree(&hypervisor, &vifd, "a guest started");
+}
+
+#[test]
+#[ignore = "needs root: run by make test"]
+fn the_tcp_listener_answers_as_the_socket_does() {
+    let hypervisor = Hypervisor::start();
+    hypervisor.create_guest(1, 1);
+    let vifd = hypervisor.vifd("");
+    let log = vifd.log();
+    let address = log.split("listen=").nth(1).unwrap().split_whitespace().next().unwrap();
+    let path = format!("/v2.1/servers/{}/virtual_interfaces", uuid(1));
+    let over_tcp = hypervisor.run(&format!("curl -s -X POST http://{address}{path}"));
+    assert_eq!(over_tcp, vifd.request("POST", &path, &[]).body);
+    assert!(
+        http::over_tcp(address.parse().unwrap(), "GET", "/live", &[]).is_none(),
+        "it is loopback of its own namespace"
+    );
+}

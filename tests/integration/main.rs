@@ -7,6 +7,8 @@
 //!
 //! The last two need root and are ignored without it; `make test` runs everything.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
+
 mod daemon;
 mod guests;
 mod libvirt;
