@@ -1,4 +1,55 @@
-//! wip
+//! vifd knows which virtual interfaces each instance has, and which device of this host carries each of them.
+//!
+//! This page is the map for readers of the code; users begin with `README.md`.
+//!
+//! # Three ideas
+//!
+//! 1. **Events are hints; state is truth.** An event says "look again". A lost, doubled or reordered one costs a little
+//!    time and no correctness.
+//! 2. **Whole snapshots, published.** Every stage hands on one complete, immutable value; readers clone an `Arc`.
+//!    No lock is held across an await, and no queue between stages can fill.
+//! 3. **Stale is not empty.** A source that is lost keeps its last snapshot, which says since when and why it is
+//!    stale. A restart of libvirt never looks as if every instance had been deleted.
+//!
+//! # How data flows
+//!
+//! ```text
+//! libvirtd --events--> source::libvirt (a session for each URI) --Snapshot<Domains>--+
+//!                          ^                                                         |
+//!                          +---- doubtful instances: "read these again" -----+       v
+//!                                                                            +-- inventory --Arc<Inventory>--> http
+//! kernel --rtnetlink--> source::netlink ---------------------Snapshot<Links>---------^
+//! ```
+//!
+//! Imports point against the flow: `http` knows `inventory`, which knows the sources, which know nobody.
+//!
+//! | module | what lives there |
+//! | --- | --- |
+//! | [`daemon`] | the wiring: every task, every channel, the shutdown |
+//! | [`source`] | [`Snapshot`](source::Snapshot), [`SyncState`](source::SyncState), and what a source is |
+//! | [`source::libvirt`] | a hypervisor's domains: sessions on threads, under supervisors |
+//! | [`source::libvirt::domain`] | the pure decoding of domain XML |
+//! | [`source::libvirt::events`] | libvirt's C callbacks: the only `unsafe` code |
+//! | [`source::netlink`] | the kernel's links: following and listing them |
+//! | [`source::netlink::link`] | the pure decoding of link messages, and replaying them |
+//! | [`inventory`] | the truth: instances with their VIFs and links, look-ups by everything, and the pure join |
+//! | [`http`] | the Compute API ([`http::compute`]) and the host's own API ([`http::host`]) |
+//! | [`cli`] | `vifctl` |
+//! | [`config`], [`telemetry`], [`mac`] | leaves |
+//!
+//! # Words
+//!
+//! A *domain* is what libvirt calls a guest; an *instance* is a domain joined with its devices. A *VIF* is one virtual
+//! interface of an instance. A *target* is the device name in the domain XML; a *link* is a network device of the
+//! kernel, identified by its index. A source is *synced*, *stale* or *pending*.
+//!
+//! # Rules
+//!
+//! * Nothing on the request path calls libvirt, the kernel or another daemon. The one exception is the explicit question
+//!   for counters, which goes through a task of its own.
+//! * libvirt is opened read-only, and only calls that wait for no job are made; [`source::libvirt`] lists them.
+//! * Input is data until it is parsed, and no input makes vifd panic. One bad domain or link costs a warning.
+
 pub mod cli;
 pub mod config;
 pub mod daemon;

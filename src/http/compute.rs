@@ -1,7 +1,7 @@
 //! The Compute API's calls about virtual interfaces, in JSON and XML, under `/v1.1`, `/v2` and `/v2.1`.
 //!
 //! Sources: the Virtual Interfaces extension document (2011-09-16, revised 2012-03-30), the Compute API 1.1 developer
-//! guide, and what the Nova server and its clients really did. Whatever goes wrong is a [`Fault`].
+//! guide, and what the Nova server and its clients really did. Whatever goes wrong has a fault as its body.
 
 use std::sync::Arc;
 

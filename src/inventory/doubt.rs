@@ -88,8 +88,9 @@ mod tests {
     fn a_tap_on_the_bridge_that_the_domain_names_is_no_contradiction() {
         let domain = nova(&bridged(MAC, "tap0", ""), &[]);
         let mut tap = link(7, "tap0");
-        let doubtful =
-            |tap: &Link| joined(&view(&[domain.clone()], &[link(1, "br0"), link(2, "br1"), tap.clone()])).doubtful();
+        let doubtful = |tap: &Link| {
+            joined(&view(std::slice::from_ref(&domain), &[link(1, "br0"), link(2, "br1"), tap.clone()])).doubtful()
+        };
         assert_eq!(doubtful(&tap), [WEB].into());
         tap.controller = Some(1);
         assert_eq!(doubtful(&tap), [].into());

@@ -1,0 +1,55 @@
+# `make demo` shows vifd at work, `make test` runs every test, `make install` installs what was built.
+# On Debian 12 they install what they need; that, the private hypervisors and the tests need root.
+
+SHELL := /bin/bash
+# rustup's cargo goes before the system's, which may be too old.
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+
+PREFIX ?= /usr
+SYSCONFDIR ?= /etc
+UNITDIR ?= /usr/lib/systemd/system
+
+.PHONY: all build test check demo bench install uninstall deps clean
+
+all: build
+
+deps:
+	packaging/install-deps build hypervisor
+
+build:
+	packaging/install-deps build
+	cargo build --release --locked
+
+# Runs the tests that need root too; without root they would be counted as ignored.
+test: deps
+	cargo test --locked -- --include-ignored
+
+check:
+	packaging/install-deps build
+	cargo fmt --check
+	cargo clippy --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --locked
+
+# ARGS=--once ends by itself, ARGS=--kvm uses KVM instead of software emulation.
+demo: deps
+	cargo build --release --locked
+	tests/testbed/demo $(ARGS)
+
+bench:
+	packaging/install-deps build hypervisor bench
+	cargo bench --locked --bench hot_paths
+	benches/compare
+
+install:
+	install -D -m 755 target/release/vifd $(DESTDIR)$(PREFIX)/bin/vifd
+	install -D -m 755 target/release/vifctl $(DESTDIR)$(PREFIX)/bin/vifctl
+	install -D -m 644 systemd/vifd.service $(DESTDIR)$(UNITDIR)/vifd.service
+	sed -i 's|/usr/bin/vifd|$(PREFIX)/bin/vifd|' $(DESTDIR)$(UNITDIR)/vifd.service
+	test -e $(DESTDIR)$(SYSCONFDIR)/vifd/vifd.toml || \
+		install -D -m 644 packaging/vifd.toml $(DESTDIR)$(SYSCONFDIR)/vifd/vifd.toml
+
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/bin/vifd $(DESTDIR)$(PREFIX)/bin/vifctl $(DESTDIR)$(UNITDIR)/vifd.service
+
+clean:
+	cargo clean
