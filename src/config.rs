@@ -30,6 +30,8 @@ pub struct Config {
     pub socket: PathBuf,
     /// The permissions of that socket, as an octal string. Default `"0660"`: root and the socket's group.
     pub socket_mode: FileMode,
+    /// Where the records are kept for the next start; an empty string keeps none. Default `/var/lib/vifd/cache`.
+    pub cache: PathBuf,
     /// How the cloud names its domains, for callers that know an instance by its integer id.
     /// Default `instance-%08x`; Nova's `instance_name_template`.
     pub instance_name_template: NameTemplate,
@@ -81,6 +83,7 @@ impl Default for Config {
             listen: LoopbackAddr(SocketAddr::from(([127, 0, 0, 1], 9774))),
             socket: PathBuf::from(DEFAULT_SOCKET),
             socket_mode: FileMode(0o660),
+            cache: PathBuf::from("/var/lib/vifd/cache"),
             instance_name_template: NameTemplate::default(),
             worker_threads: WorkerThreads(2),
             log: LogFilter("info".to_owned()),

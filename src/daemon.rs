@@ -5,13 +5,14 @@
 //! | `netlink` | the kernel's link messages | `Snapshot<Links>` |
 //! | `libvirt` (per hypervisor) | libvirt's events, doubtful instances | `Snapshot<Domains>` |
 //! | `inventory` | all snapshots | `Arc<Inventory>`, doubtful instances |
+//! | `cache` | domains | the file for the next start |
 //! | `counters` | questions from `http` | counters from the kernel |
 //! | `http` (TCP, Unix socket) | requests | answers from the inventory |
 //! | `systemd` | the inventory | `READY=1`, `STATUS=` |
 //!
 //! No task ends before the shutdown; one that does is a bug, and stops the daemon so that systemd starts a fresh one.
 
-use std::{collections::BTreeSet, convert::Infallible, fs, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, convert::Infallible, fs, io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow};
 use sd_notify::NotifyState;
@@ -25,11 +26,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info, info_span, warn};
 
 use crate::{
+    cache::{self, Record, Records},
     config::{Config, LibvirtConfig},
     http::{self, App},
     inventory::{self, HypervisorSource, Inventory, Sources},
     source::{
-        Snapshot, SyncState, libvirt,
+        Snapshot, SyncState, chain, libvirt,
         netlink::{self, CounterReader},
         now,
     },
@@ -106,10 +108,12 @@ impl Daemon {
         let (links_tx, links) = watch::channel(Snapshot::default());
         tasks.spawn(named("netlink", until(stop, netlink::run(config.netlink, links_tx))));
 
+        let mut records = load_cache(&config.cache);
         let (doubtful_tx, doubtful) = watch::channel(BTreeSet::new());
         let mut hypervisors = Vec::new();
         for (uri, optional) in hypervisors_of(&config.libvirt) {
-            let (domains_tx, domains) = watch::channel(Snapshot::default());
+            let begin = records.remove(&uri).map(Record::into_snapshot).unwrap_or_default();
+            let (domains_tx, domains) = watch::channel(begin);
             let source = libvirt::Source {
                 uri: Arc::clone(&uri),
                 config: config.libvirt.clone(),
@@ -120,8 +124,15 @@ impl Daemon {
             hypervisors.push(HypervisorSource { uri, optional, domains });
         }
 
-        let (inventory_tx, inventory) = watch::channel(Arc::new(Inventory::default()));
-        let sources = Sources { links, hypervisors };
+        if !config.cache.as_os_str().is_empty() {
+            let domains = hypervisors.iter().map(|h| (Arc::clone(&h.uri), h.domains.clone())).collect();
+            tasks.spawn(named("cache", cache::run(config.cache, domains, stop.clone())));
+        }
+
+        // The first request finds what is known from the run before, not an inventory that nobody has joined yet.
+        let mut sources = Sources { links, hypervisors };
+        let begin = inventory::join(&sources.view(), &config.instance_name_template, &Inventory::default());
+        let (inventory_tx, inventory) = watch::channel(Arc::new(begin));
         let join = inventory::run(sources, config.instance_name_template, inventory_tx, doubtful_tx);
         tasks.spawn(named("inventory", until(stop, join)));
 
@@ -134,6 +145,17 @@ impl Daemon {
         tasks.spawn(named("systemd", until(stop, tell_systemd(inventory))));
         tasks
     }
+}
+
+/// What the run before knew, for the first answers of this one.
+fn load_cache(path: &Path) -> Records {
+    if path.as_os_str().is_empty() {
+        return Records::new();
+    }
+    cache::load(path).unwrap_or_else(|error| {
+        warn!(path = %path.display(), error = chain(&error), "beginning without the records of the last run");
+        Records::new()
+    })
 }
 
 /// The configured hypervisors, else the usual ones, which are optional.

@@ -276,6 +276,16 @@ impl Inventory {
         }
     }
 
+    /// Since when an instance that is not in here may exist all the same, because a hypervisor is not kept current.
+    #[must_use]
+    pub fn staleness_of_absence(&self) -> Option<Staleness> {
+        let stale = self.hypervisors.iter().filter_map(|h| match &h.sync {
+            SyncState::Stale { since, reason } => Some(Staleness { since: *since, reason: Arc::clone(reason) }),
+            _ => None,
+        });
+        stale.min_by_key(|staleness| staleness.since)
+    }
+
     /// Whether an instance that is not in here does not exist. False until every hypervisor has been listed: an
     /// optional one counts only if no other optional one has been.
     #[must_use]
@@ -345,10 +355,9 @@ pub async fn run(
     doubtful: watch::Sender<BTreeSet<Uuid>>,
 ) -> Infallible {
     loop {
-        let view = sources.view();
         let started = Instant::now();
         let previous = Arc::clone(&tx.borrow());
-        let inventory = join(&view, &template, &previous);
+        let inventory = join(&sources.view(), &template, &previous);
         debug!(generation = inventory.generation, instances = inventory.instances.len(), "joined");
         let doubts = inventory.doubtful();
         tx.send_replace(Arc::new(inventory));
@@ -366,7 +375,8 @@ pub async fn run(
 }
 
 impl Sources {
-    fn view(&mut self) -> View {
+    /// What all sources say now.
+    pub fn view(&mut self) -> View {
         View {
             links: self.links.borrow_and_update().clone(),
             hypervisors: self

@@ -50,6 +50,7 @@
 //! * libvirt is opened read-only, and only calls that wait for no job are made; [`source::libvirt`] lists them.
 //! * Input is data until it is parsed, and no input makes vifd panic. One bad domain or link costs a warning.
 
+pub mod cache;
 pub mod cli;
 pub mod config;
 pub mod daemon;

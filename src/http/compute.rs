@@ -165,7 +165,14 @@ impl Ask {
     /// The list of the instance's virtual interfaces.
     fn interfaces(&self, current: StatusCode, stale: StatusCode) -> Result<Response, Fault> {
         let inventory = self.app.inventory();
-        let instance = find(&inventory, &self.path.id)?;
+        let instance = match find(&inventory, &self.path.id) {
+            Ok(instance) => instance,
+            // Absence is a fact like any other: it may be out of date.
+            Err(fault) => {
+                let staleness = inventory.staleness_of_absence();
+                return Ok(tell_freshness(fault.response(self.format), staleness.as_ref()));
+            }
+        };
         let staleness = inventory.staleness(instance);
         let etag = format!("\"{:x}-{:x}\"", self.app.epoch, instance.revision);
         let matches = self.headers.get(header::IF_NONE_MATCH).is_some_and(|value| etag_matches(value, &etag));
@@ -175,14 +182,20 @@ impl Ask {
             let status = if staleness.is_some() { stale } else { current };
             (status, self.format.body(&VirtualInterfaces::of(instance))).into_response()
         };
-        let headers = response.headers_mut();
-        insert(headers, header::ETAG, &etag);
-        insert(headers, header::AGE, &age(staleness.as_ref()).to_string());
-        if staleness.is_some() {
-            headers.insert(header::WARNING, HeaderValue::from_static("110 vifd \"Response is Stale\""));
-        }
-        Ok(response)
+        insert(response.headers_mut(), header::ETAG, &etag);
+        Ok(tell_freshness(response, staleness.as_ref()))
     }
+}
+
+/// `Age`, the seconds since what is answered was last known to be current, and `Warning: 110` if it is not.
+fn tell_freshness(mut response: Response, staleness: Option<&Staleness>) -> Response {
+    let age = staleness.map_or(0, |staleness| now().duration_since(staleness.since).as_secs().max(0));
+    let headers = response.headers_mut();
+    insert(headers, header::AGE, &age.to_string());
+    if staleness.is_some() {
+        headers.insert(header::WARNING, HeaderValue::from_static("110 vifd \"Response is Stale\""));
+    }
+    response
 }
 
 fn insert(headers: &mut HeaderMap, name: header::HeaderName, value: &str) {
@@ -195,11 +208,6 @@ fn insert(headers: &mut HeaderMap, name: header::HeaderName, value: &str) {
 fn etag_matches(value: &HeaderValue, etag: &str) -> bool {
     let tags = value.to_str().unwrap_or_default().split(',').map(str::trim);
     tags.map(|tag| tag.strip_prefix("W/").unwrap_or(tag)).any(|tag| tag == etag || tag == "*")
-}
-
-/// Seconds since the record was last known to be current.
-fn age(staleness: Option<&Staleness>) -> i64 {
-    staleness.map_or(0, |staleness| now().duration_since(staleness.since).as_secs().max(0))
 }
 
 /// The instance that `{id}` means: a UUID in any letter case, with or without hyphens, or the integer id.

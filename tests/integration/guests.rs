@@ -307,6 +307,30 @@ fn without_libvirt_at_the_start_the_kernel_is_served_and_libvirt_is_pending() {
 
 #[test]
 #[ignore = "needs root: run by make test"]
+fn a_restart_serves_the_records_of_the_run_before_until_libvirt_was_read() {
+    let hypervisor = Hypervisor::start();
+    hypervisor.create_guest(1, 1);
+    let vifd = hypervisor.vifd("");
+    let records = || std::fs::read_to_string(hypervisor.dir().join("vifd.cache")).unwrap_or_default();
+    eventually("the records are written", || records().contains(&uuid(1)).then_some(()));
+    hypervisor.control("stop-libvirtd", &["KILL"]);
+    let pid = vifd_pid(&vifd);
+    assert!(Command::new("kill").args(["-KILL", &pid]).status().unwrap().success());
+    drop(vifd);
+    let vifd = Vifd::start(hypervisor.command(VIFD), hypervisor.dir(), "");
+    let list = format!("/v2.1/servers/{}/os-virtual-interfaces", uuid(1));
+    let cached = vifd.request("GET", &list, &[]);
+    assert_eq!((cached.status, &cached.json()["virtual_interfaces"][0]["id"]), (203, &json!(port(1, 0))));
+    assert!(cached.header("age").unwrap().parse::<u64>().unwrap() < 60);
+    // The links are the kernel's of now.
+    let vifs = vifd.wait("the links are read", "/host/v1/vifs", |answer| answer["vifs"][0]["device"].is_object());
+    assert_eq!(vifs["vifs"][0]["device"]["name"], tap(1, 0));
+    hypervisor.control("start-libvirtd", &[]);
+    eventually("current again", || (vifd.request("GET", &list, &[]).status == 200).then_some(()));
+}
+
+#[test]
+#[ignore = "needs root: run by make test"]
 fn neither_root_nor_capabilities_are_needed() {
     let hypervisor = Hypervisor::start();
     hypervisor.create_guest(1, 1);

@@ -1,10 +1,13 @@
 //! Following libvirt by its own test driver: no root, no hypervisor.
 
-use std::process::Command;
+use std::{path::Path, process::Command, time::Duration};
 
 use serde_json::json;
 
-use crate::support::vifd::{VIFD, Vifd};
+use crate::support::{
+    eventually,
+    vifd::{VIFD, Vifd},
+};
 
 const HOST: &str = concat!("test://", env!("CARGO_MANIFEST_DIR"), "/tests/data/host.xml");
 const UUID: &str = "874092fe-19a7-44bd-a16a-4fb617bfef7a";
@@ -126,4 +129,48 @@ fn vifctl_prints_tables_for_people_and_json_for_programs() {
         let json: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert!(json["generation"].is_u64() && json["sources"]["netlink"]["state"] == "synced", "{json}");
     }
+}
+
+fn start(dir: &Path) -> Vifd {
+    Vifd::start(Command::new(VIFD), dir, &format!("[libvirt]\nuris = ['{HOST}']\n"))
+}
+
+#[test]
+fn killed_at_any_moment_two_hundred_times_it_never_loses_its_records() {
+    let dir = tempfile::Builder::new().prefix("vifd-").tempdir_in("/tmp").unwrap();
+    let cache = dir.path().join("vifd.cache");
+    let first = start(dir.path());
+    eventually("the records are written", || cache.exists().then_some(()));
+    drop(first);
+    for round in 0..200u64 {
+        let vifd = start(dir.path());
+        // It has listened for a moment already; the records of the run before are there from the first answer on.
+        assert_eq!(vifd.get("/host/v1/sync")["instances"], 2, "round {round}:\n{}", vifd.log());
+        // Until after the next write, every tenth time.
+        std::thread::sleep(Duration::from_micros(if round % 10 == 0 { 1_000_000 + round * 150 } else { round * 100 }));
+        assert!(!vifd.log().contains("beginning without the records"), "round {round}:\n{}", vifd.log());
+        vifd.end("-KILL");
+    }
+}
+
+#[test]
+fn a_file_of_records_that_cannot_be_used_costs_a_warning_and_nothing_else() {
+    let dir = tempfile::Builder::new().prefix("vifd-").tempdir_in("/tmp").unwrap();
+    let cache = dir.path().join("vifd.cache");
+    for bytes in [&b""[..], b"vifd-cache 1 2 00000000\n{}", b"vifd-cache 9 2 00000000\n{}", &[0xff; 1 << 20]] {
+        std::fs::write(&cache, bytes).unwrap();
+        let vifd = start(dir.path());
+        vifd.wait_ready();
+        assert_eq!(vifd.log().matches("beginning without the records").count(), 1, "{}", vifd.log());
+        assert_eq!(vifd.get("/host/v1/sync")["instances"], 2);
+        assert!(vifd.end("-TERM").success());
+        assert!(std::fs::read(&cache).unwrap().starts_with(b"vifd-cache 1 "), "an orderly stop writes good ones");
+    }
+    // A directory in its place can be neither read nor replaced.
+    std::fs::remove_file(&cache).unwrap();
+    std::fs::create_dir(&cache).unwrap();
+    let vifd = start(dir.path());
+    vifd.wait_ready();
+    eventually("a warning", || vifd.log().contains("a restart will begin without the records").then_some(()));
+    assert!(vifd.end("-TERM").success());
 }

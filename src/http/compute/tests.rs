@@ -100,8 +100,12 @@ async fn nothing_is_said_to_be_absent_before_every_hypervisor_was_listed() {
 async fn a_record_that_is_not_kept_current_says_so_in_the_headers() {
     let mut lost = view(&[nova(&bridged(MAC, "tap0", ""), &[])], &[]);
     lost.hypervisors[0].2.sync = stale("closed");
-    for (method, path, status) in [("GET", "os-virtual-interfaces", 203), ("POST", "virtual_interfaces", 202)] {
-        let request = request(method, &format!("/v2.1/servers/{WEB}/{path}")).body(Body::empty()).unwrap();
+    for (method, id, path, status) in [
+        ("GET", WEB, "os-virtual-interfaces", 203),
+        ("POST", WEB, "virtual_interfaces", 202),
+        ("GET", PORT, "os-virtual-interfaces", 404),
+    ] {
+        let request = request(method, &format!("/v2.1/servers/{id}/{path}")).body(Body::empty()).unwrap();
         let response = ask(joined(&lost), request).await;
         assert_eq!(response.status(), status);
         assert!(response.headers()[header::WARNING].to_str().unwrap().starts_with("110 "));

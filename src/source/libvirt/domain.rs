@@ -18,7 +18,7 @@ mod metadata;
 pub use metadata::{Cloud, CloudPort, FixedIp, Manager, Owner};
 
 /// A guest, as libvirt describes it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Domain {
     /// The domain's UUID; for Nova the instance's.
     pub uuid: Uuid,

@@ -30,7 +30,9 @@ impl Vifd {
     /// its configuration. TCP goes to any free port.
     pub fn start(mut command: Command, dir: &Path, config: &str) -> Self {
         let (socket, log, file) = (dir.join("vifd.sock"), dir.join("vifd.log"), dir.join("vifd.toml"));
-        fs::write(&file, format!("listen = '127.0.0.1:0'\nsocket = '{}'\n{config}", socket.display())).unwrap();
+        let cache = dir.join("vifd.cache");
+        let own = format!("listen = '127.0.0.1:0'\nsocket = '{}'\ncache = '{}'\n", socket.display(), cache.display());
+        fs::write(&file, own + config).unwrap();
         command.args(["--log", "debug", "--config"]).arg(&file);
         let process =
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log).unwrap()).spawn().unwrap();

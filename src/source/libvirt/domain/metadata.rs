@@ -3,7 +3,7 @@
 use super::*;
 
 /// What a cloud manager says about a domain.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cloud {
     /// Which manager wrote it.
     pub manager: Manager,
