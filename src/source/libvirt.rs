@@ -1,46 +1,47 @@
 //! libvirt's domains: follows one hypervisor by its events and publishes [`Domains`].
 //!
-//! Every call into libvirt blocks, and may block for as long as a daemon or a domain is stuck. So a *session* runs on a
-//! thread of its own, and its *supervisor*, a task, watches how long the current call takes. A call that outlasts its
-//! deadline cannot be interrupted: the session is abandoned (it may no longer publish), the snapshot is stale, and a
-//! new session is tried. Abandoned threads are bounded; they end when libvirt answers after all.
+//! A *session* is one connection. Events name domains; the session has them read by a *worker*, a thread that makes the
+//! calls (they block), and publishes what it reports. A worker that is silent for too long is left behind: the domain
+//! that it was reading is marked as unreadable, alone, and another worker reads the others over the same connection.
+//! When the call returns after all, the domain is read again. Only where the connection itself hangs does the whole
+//! session end. Threads are bounded.
 //!
 //! The calls, all of them read-only and none of them waiting for a job: `virConnectOpenReadOnly`,
 //! `virConnectSetKeepAlive`, the event registrations, `virConnectListAllDomains`, `virDomainLookupByUUID`,
-//! `virDomainGetXMLDesc`, `virDomainGetState`.
+//! `virDomainGetState`, `virDomainGetXMLDesc`, `virConnectClose`.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     convert::Infallible,
-    fmt, io,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-        mpsc::{self, Receiver, RecvTimeoutError, Sender},
-    },
-    thread,
-    time::{Duration, Instant},
+    io,
+    sync::{Arc, Weak},
+    time::Duration,
 };
 
 use jiff::Timestamp;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch},
-    time,
+    sync::{
+        Semaphore,
+        mpsc::{self, UnboundedReceiver, UnboundedSender},
+        watch,
+    },
+    time::{self, Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
-use virt::{connect::Connect, domain::Domain as Handle, error::ErrorNumber};
 
 use self::{
-    domain::{Domain, DomainState},
-    events::{Subscription, Wake},
+    domain::Domain,
+    events::Wake,
+    worker::{Connection, Job, ReadError, Report, Worker},
 };
 use super::{Backoff, Snapshot, chain, now};
 use crate::config::LibvirtConfig;
 
 pub mod domain;
 pub mod events;
+mod worker;
 
 /// The domains of one hypervisor.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -81,38 +82,23 @@ pub enum SessionError {
     /// The connection ended.
     #[error("libvirt closed the connection: {0}")]
     Closed(&'static str),
-    /// A call outlasted its deadline.
+    /// A call over the connection as a whole outlasted its deadline.
     #[error("libvirt did not answer within {timeout:?} ({call})")]
     Hung {
         /// What was called.
-        call: Call,
+        call: &'static str,
         /// The deadline.
         timeout: Duration,
     },
-    /// The thread panicked.
-    #[error("the session ended without a word")]
-    Lost,
+    /// Too many calls hang to make another.
+    #[error("{WORKERS} calls to libvirt hang")]
+    NoWorkers,
 }
 
 /// libvirt's own message, without the codes that `virt` adds.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .0.message())]
 pub struct LibvirtError(#[from] virt::error::Error);
-
-/// A libvirt call in progress.
-#[derive(Clone, Copy, Debug)]
-pub struct Call {
-    name: &'static str,
-    domain: Option<Uuid>,
-    since: time::Instant,
-}
-
-impl fmt::Display for Call {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name)?;
-        self.domain.map_or(Ok(()), |uuid| write!(f, " of domain {uuid}"))
-    }
-}
 
 /// One hypervisor to follow.
 #[derive(Debug)]
@@ -130,10 +116,13 @@ pub struct Source {
 /// Follows one hypervisor until `shutdown`.
 pub async fn run(mut source: Source, shutdown: CancellationToken) {
     let mut backoff = Backoff::default();
-    let threads = Arc::new(Semaphore::new(SESSION_THREADS));
+    let workers = Arc::new(Semaphore::new(WORKERS));
     loop {
         let started = Instant::now();
-        let Err(error) = supervise(&mut source, &threads, &shutdown).await else { return };
+        let error = tokio::select! {
+            Err(error) = session(&mut source, &workers) => error,
+            () = shutdown.cancelled() => break,
+        };
         let reason = chain(&error);
         if started.elapsed() > HEALTHY {
             backoff.reset();
@@ -148,44 +137,261 @@ pub async fn run(mut source: Source, shutdown: CancellationToken) {
         }
         tokio::select! {
             () = time::sleep(delay) => {}
-            () = shutdown.cancelled() => return,
+            () = shutdown.cancelled() => break,
         }
+    }
+    // The session is dropped, so its workers close the connection and end. An orderly close keeps libvirt's log clean;
+    // a worker that hangs is left behind.
+    let every = u32::try_from(WORKERS).expect("a handful");
+    let _ = time::timeout(CLOSE_TIMEOUT, workers.acquire_many(every)).await;
+}
+
+/// Connects, subscribes, lists, follows.
+async fn session(source: &mut Source, workers: &Arc<Semaphore>) -> Result<Infallible, SessionError> {
+    events::start_loop().map_err(SessionError::EventLoop)?;
+    let (wakes, mut wakes_rx) = mpsc::unbounded_channel();
+    let doubts = pass_on_doubts(&source.tx, &mut source.doubtful, &wakes);
+    let (reports, reports_rx) = mpsc::unbounded_channel();
+    // Waits only while every worker hangs in libvirt.
+    let permit = Arc::clone(workers).acquire_owned().await.expect("the semaphore is never closed");
+    let worker = Worker::open(0, Arc::clone(&source.uri), &source.config, wakes.clone(), reports.clone(), permit)?;
+    let mut session = Session {
+        uri: &source.uri,
+        config: &source.config,
+        tx: &source.tx,
+        workers,
+        worker,
+        connection: Weak::new(),
+        reports,
+        domains: Domains::clone(&source.tx.borrow().data),
+        urgent: BTreeSet::new(),
+        queue: BTreeSet::new(),
+        asked: Asked::Open,
+        heard: Instant::now(),
+        resync: Instant::now(),
+        stuck: BTreeSet::new(),
+    };
+    tokio::select! {
+        result = session.follow(reports_rx, &mut wakes_rx) => result,
+        never = doubts => match never {},
     }
 }
 
-/// Runs one session. `Ok` means that vifd is stopping.
-async fn supervise(
-    source: &mut Source,
-    threads: &Arc<Semaphore>,
-    shutdown: &CancellationToken,
-) -> Result<(), SessionError> {
-    let permit = tokio::select! {
-        // Waits only while every thread hangs in libvirt.
-        permit = Arc::clone(threads).acquire_owned() => permit.expect("the semaphore is never closed"),
-        () = shutdown.cancelled() => return Ok(()),
-    };
-    events::start_loop().map_err(SessionError::EventLoop)?;
-    let (wakes, wakes_rx) = mpsc::channel();
-    let (call, mut calls) = watch::channel(None);
-    let lease = Arc::new(Lease { tx: source.tx.clone(), call, valid: AtomicBool::new(true) });
-    let session = Session { uri: Arc::clone(&source.uri), config: source.config.clone(), lease: Arc::clone(&lease) };
-    let timeout = source.config.call_timeout;
-    let mut ended = session.spawn(wakes.clone(), wakes_rx, permit)?;
-    let error = tokio::select! {
-        result = &mut ended => return result.unwrap_or(Err(SessionError::Lost)),
-        call = outlasts(&mut calls, timeout) => SessionError::Hung { call, timeout },
-        () = shutdown.cancelled() => {
-            let _ = wakes.send(Wake::Stop);
-            // An orderly close keeps libvirt's log clean; a session that hangs is left behind.
-            let _ = time::timeout(CLOSE_TIMEOUT, ended).await;
-            return Ok(());
+/// What the worker was asked and has not yet answered.
+#[derive(Debug)]
+enum Asked {
+    Nothing,
+    Open,
+    List,
+    Read(VecDeque<Uuid>),
+}
+
+/// One connection to one hypervisor.
+struct Session<'a> {
+    uri: &'a str,
+    config: &'a LibvirtConfig,
+    tx: &'a watch::Sender<Snapshot<Domains>>,
+    workers: &'a Arc<Semaphore>,
+    worker: Worker,
+    /// Kept alive by the workers alone: who drops it last closes it, and that may block.
+    connection: Weak<Connection>,
+    reports: UnboundedSender<(u64, Report)>,
+    domains: Domains,
+    /// The domains that events have named. However often one was named, it is read once.
+    urgent: BTreeSet<Uuid>,
+    /// The domains that a listing has named: read when nothing is urgent.
+    queue: BTreeSet<Uuid>,
+    asked: Asked,
+    /// When the worker was last asked or heard of: the answers to one question come one by one.
+    heard: Instant,
+    /// When to read everything again.
+    resync: Instant,
+    /// The domains in which an abandoned worker hangs.
+    stuck: BTreeSet<Uuid>,
+}
+
+impl Session<'_> {
+    async fn follow(
+        &mut self,
+        mut reports: UnboundedReceiver<(u64, Report)>,
+        wakes: &mut UnboundedReceiver<Wake>,
+    ) -> Result<Infallible, SessionError> {
+        loop {
+            tokio::select! {
+                biased;
+                Some(wake) = wakes.recv() => {
+                    match wake {
+                        Wake::Domain(uuid) => self.urgent.insert(uuid),
+                        Wake::Closed(reason) => return Err(SessionError::Closed(reason)),
+                    };
+                    // What else was named meanwhile goes into the same batch.
+                    if !wakes.is_empty() {
+                        continue;
+                    }
+                }
+                Some((worker, report)) = reports.recv() => self.take_in(worker, report)?,
+                () = sleep_until(self.deadline()) => self.deadline_passed()?,
+            }
+            self.ask_next();
         }
-        never = pass_on_doubts(&source.tx, &mut source.doubtful, &wakes) => match never {},
-    };
-    lease.revoke();
-    // Should it ever get an answer, let it end at once.
-    let _ = wakes.send(Wake::Stop);
-    Err(error)
+    }
+
+    /// When to act although nothing was heard.
+    fn deadline(&self) -> Instant {
+        match &self.asked {
+            Asked::Nothing => self.resync,
+            Asked::Open => self.heard + OPEN_TIMEOUT.max(self.config.call_timeout),
+            Asked::List | Asked::Read(_) => self.heard + self.config.call_timeout,
+        }
+    }
+
+    fn deadline_passed(&mut self) -> Result<(), SessionError> {
+        let timeout = self.heard.elapsed();
+        match std::mem::replace(&mut self.asked, Asked::Nothing) {
+            Asked::Nothing if self.stuck.is_empty() => self.ask(Asked::List),
+            // libvirt cannot list the domains while one of them is stuck: the listing takes the lock of each.
+            Asked::Nothing => {
+                self.resync = Instant::now() + self.config.resync_interval;
+                self.queue.extend(self.domains.known.keys());
+            }
+            Asked::Read(rest) => self.leave_worker_behind(rest)?,
+            Asked::Open => return Err(SessionError::Hung { call: "virConnectOpenReadOnly", timeout }),
+            Asked::List => return Err(SessionError::Hung { call: "virConnectListAllDomains", timeout }),
+        }
+        Ok(())
+    }
+
+    /// Has the next few domains read, if the worker is free.
+    fn ask_next(&mut self) {
+        if !matches!(self.asked, Asked::Nothing) {
+            return;
+        }
+        let mut batch = VecDeque::new();
+        while batch.len() < BATCH
+            && let Some(uuid) = self.urgent.pop_first().or_else(|| self.queue.pop_first())
+        {
+            // One that is stuck is read when its call returns.
+            if !self.stuck.contains(&uuid) {
+                batch.push_back(uuid);
+            }
+        }
+        if !batch.is_empty() {
+            self.ask(Asked::Read(batch));
+        }
+    }
+
+    fn ask(&mut self, question: Asked) {
+        match &question {
+            Asked::List => {
+                self.resync = Instant::now() + self.config.resync_interval;
+                self.worker.give(Job::List);
+            }
+            Asked::Read(uuids) => {
+                debug!(uri = self.uri, domains = uuids.len(), "reading domains");
+                self.worker.give(Job::Read(uuids.iter().copied().collect()));
+            }
+            Asked::Nothing | Asked::Open => {}
+        }
+        self.heard = Instant::now();
+        self.asked = question;
+    }
+
+    fn take_in(&mut self, worker: u64, report: Report) -> Result<(), SessionError> {
+        match report {
+            Report::Failed(error) => return Err(error),
+            Report::Opened(connection) => {
+                self.connection = connection;
+                self.ask(Asked::List);
+            }
+            Report::Listed(listed) => {
+                let listed: BTreeSet<_> = listed.into_iter().collect();
+                self.domains.known.retain(|uuid, _| listed.contains(uuid));
+                self.domains.unreadable.retain(|uuid, _| listed.contains(uuid));
+                self.queue.extend(listed);
+                self.asked = Asked::Nothing;
+                self.publish_when_whole();
+            }
+            Report::Read(uuid, read) if worker == self.worker.id => {
+                self.record(uuid, read);
+                self.heard = Instant::now();
+                if let Asked::Read(rest) = &mut self.asked {
+                    rest.retain(|other| *other != uuid);
+                    if rest.is_empty() {
+                        self.asked = Asked::Nothing;
+                        self.publish_when_whole();
+                    }
+                }
+            }
+            // An abandoned worker got its answer after all. It may be old by now: the domain is read once more.
+            Report::Read(uuid, _) => {
+                if self.stuck.remove(&uuid) {
+                    info!(uri = self.uri, domain.uuid = %uuid, "libvirt tells about the domain again");
+                    self.urgent.insert(uuid);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on without a worker that hangs in the first of the domains that it was asked for.
+    fn leave_worker_behind(&mut self, mut rest: VecDeque<Uuid>) -> Result<(), SessionError> {
+        let connection = self.connection.upgrade().ok_or(SessionError::Closed("it is gone"))?;
+        let permit = Arc::clone(self.workers).try_acquire_owned().map_err(|_| SessionError::NoWorkers)?;
+        self.worker = Worker::join(self.worker.id + 1, connection, self.reports.clone(), permit)?;
+        if let Some(uuid) = rest.pop_front() {
+            let timeout = self.config.call_timeout;
+            warn!(uri = self.uri, domain.uuid = %uuid, ?timeout, "libvirt does not answer about a domain");
+            self.stuck.insert(uuid);
+            self.mark_unreadable(uuid, &format!("libvirt does not answer about it (waited {timeout:?})"));
+        }
+        self.urgent.extend(rest);
+        self.publish_when_whole();
+        Ok(())
+    }
+
+    /// Publishes each batch, but not before every domain has been read: half a list would look like a whole one.
+    fn publish_when_whole(&self) {
+        let first = !self.tx.borrow().sync.is_synced();
+        if first && !(self.urgent.is_empty() && self.queue.is_empty()) {
+            return;
+        }
+        self.tx.send_if_modified(|snapshot| snapshot.update(self.domains.clone()));
+        if first {
+            info!(uri = self.uri, domains = self.domains.known.len(), "read all domains");
+        }
+    }
+
+    /// Takes in what reading one domain gave. A domain that cannot be read keeps its last record and is marked.
+    fn record(&mut self, uuid: Uuid, read: Result<Arc<Domain>, ReadError>) {
+        match read {
+            Ok(domain) => {
+                self.domains.unreadable.remove(&uuid);
+                if self.domains.known.get(&uuid).is_some_and(|known| *known == domain) {
+                    return;
+                }
+                for warning in &domain.warnings {
+                    warn!(domain.uuid = %uuid, domain.name = &*domain.name, "{warning}");
+                }
+                self.domains.known.insert(uuid, domain);
+            }
+            Err(error) if error.is_gone() => {
+                self.domains.known.remove(&uuid);
+                self.domains.unreadable.remove(&uuid);
+            }
+            Err(error) => {
+                let reason = chain(&error);
+                if !self.domains.unreadable.contains_key(&uuid) {
+                    warn!(domain.uuid = %uuid, error = reason, "could not read a domain");
+                }
+                self.mark_unreadable(uuid, &reason);
+            }
+        }
+    }
+
+    fn mark_unreadable(&mut self, uuid: Uuid, reason: &str) {
+        let since = self.domains.unreadable.get(&uuid).map_or_else(now, |unreadable| unreadable.since);
+        self.domains.unreadable.insert(uuid, Unreadable { since, reason: reason.into() });
+    }
 }
 
 /// Wakes the session for each domain that comes into doubt, and a little later once more for those that still are: the
@@ -193,7 +399,7 @@ async fn supervise(
 async fn pass_on_doubts(
     tx: &watch::Sender<Snapshot<Domains>>,
     doubtful: &mut watch::Receiver<BTreeSet<Uuid>>,
-    wakes: &Sender<Wake>,
+    wakes: &UnboundedSender<Wake>,
 ) -> Infallible {
     let wake = |uuid: &Uuid| {
         if tx.borrow().data.known.contains_key(uuid) {
@@ -206,7 +412,7 @@ async fn pass_on_doubts(
         let current = doubtful.borrow_and_update().clone();
         let mut new = current.difference(&known).peekable();
         if new.peek().is_some() {
-            again = Some(time::Instant::now() + DOUBT_RECHECK);
+            again = Some(Instant::now() + DOUBT_RECHECK);
         }
         new.for_each(wake);
         known = current;
@@ -214,7 +420,7 @@ async fn pass_on_doubts(
             changed = doubtful.changed() => if changed.is_err() {
                 std::future::pending().await
             },
-            () = time::sleep_until(again.unwrap_or_else(time::Instant::now)), if again.is_some() => {
+            () = sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {
                 again = None;
                 known.iter().for_each(wake);
             }
@@ -222,222 +428,10 @@ async fn pass_on_doubts(
     }
 }
 
-/// Waits for a call that takes longer than `timeout`.
-async fn outlasts(calls: &mut watch::Receiver<Option<Call>>, timeout: Duration) -> Call {
-    loop {
-        let current = *calls.borrow_and_update();
-        let changed = calls.changed();
-        match current {
-            Some(call) => match time::timeout_at(call.since + timeout, changed).await {
-                Err(_) => return call,
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => std::future::pending().await,
-            },
-            None if changed.await.is_err() => std::future::pending().await,
-            None => {}
-        }
-    }
-}
-
-/// A session's right to publish, and its duty to say what it waits for.
-struct Lease {
-    tx: watch::Sender<Snapshot<Domains>>,
-    call: watch::Sender<Option<Call>>,
-    valid: AtomicBool,
-}
-
-impl Lease {
-    /// Makes one libvirt call, in sight of the supervisor.
-    fn call<T>(&self, name: &'static str, domain: Option<Uuid>, f: impl FnOnce() -> T) -> T {
-        self.call.send_replace(Some(Call { name, domain, since: time::Instant::now() }));
-        let result = f();
-        self.call.send_replace(None);
-        result
-    }
-
-    fn publish(&self, domains: Domains) {
-        self.tx.send_if_modified(|snapshot| self.valid.load(Ordering::Acquire) && snapshot.update(domains));
-    }
-
-    /// From here on nothing is published. Inside the channel's lock, so that no publication is half done.
-    fn revoke(&self) {
-        self.tx.send_if_modified(|_| {
-            self.valid.store(false, Ordering::Release);
-            false
-        });
-    }
-}
-
-struct Session {
-    uri: Arc<str>,
-    config: LibvirtConfig,
-    lease: Arc<Lease>,
-}
-
-impl Session {
-    fn spawn(
-        self,
-        wakes: Sender<Wake>,
-        wakes_rx: Receiver<Wake>,
-        permit: OwnedSemaphorePermit,
-    ) -> Result<oneshot::Receiver<Result<(), SessionError>>, SessionError> {
-        let (tx, rx) = oneshot::channel();
-        let run = move || {
-            let result = self.run(&wakes, &wakes_rx);
-            // The permit comes first: who learns of the end may start anew at once.
-            drop(permit);
-            let _ = tx.send(result);
-        };
-        thread::Builder::new().name("libvirt".into()).spawn(run).map_err(SessionError::Thread)?;
-        Ok(rx)
-    }
-
-    /// Subscribes, lists, follows. `Ok` means that vifd is stopping.
-    fn run(&self, wakes: &Sender<Wake>, wakes_rx: &Receiver<Wake>) -> Result<(), SessionError> {
-        let connection = self.connect()?;
-        let subscribe = || Subscription::new(&connection.0, wakes);
-        let _subscription = self
-            .lease
-            .call("virConnectDomainEventRegisterAny", None, subscribe)
-            .map_err(|e| SessionError::Subscribe(e.into()))?;
-        let mut domains = Domains::clone(&self.lease.tx.borrow().data);
-        loop {
-            self.read_all(&connection, &mut domains)?;
-            info!(uri = &*self.uri, domains = domains.known.len(), "read all domains");
-            self.lease.publish(domains.clone());
-            let resync = Instant::now() + self.config.resync_interval;
-            loop {
-                let first = match wakes_rx.recv_timeout(resync.saturating_duration_since(Instant::now())) {
-                    Ok(wake) => wake,
-                    Err(RecvTimeoutError::Timeout) => break,
-                    Err(RecvTimeoutError::Disconnected) => return Ok(()),
-                };
-                // However often a domain was named, it is read once.
-                let mut named = BTreeSet::new();
-                for wake in std::iter::once(first).chain(wakes_rx.try_iter()) {
-                    match wake {
-                        Wake::Domain(uuid) => named.insert(uuid),
-                        Wake::Closed(reason) => return Err(SessionError::Closed(reason)),
-                        Wake::Stop => return Ok(()),
-                    };
-                }
-                for (n, uuid) in (1..).zip(&named) {
-                    debug!(domain.uuid = %uuid, "reading a domain again");
-                    let read = self.lookup(&connection, *uuid).and_then(|handle| self.read(*uuid, &handle));
-                    record(&mut domains, *uuid, read);
-                    if n % BATCH == 0 || n == named.len() {
-                        self.lease.publish(domains.clone());
-                    }
-                }
-            }
-        }
-    }
-
-    fn connect(&self) -> Result<Connection, SessionError> {
-        let open = || Connect::open_read_only(Some(&self.uri));
-        let connect = self.lease.call("virConnectOpenReadOnly", None, open);
-        let connection = Connection(connect.map_err(|e| SessionError::Connect(e.into()))?);
-        let seconds = i32::try_from(self.config.keepalive_interval.as_secs()).unwrap_or(i32::MAX).max(1);
-        let keepalive = || connection.0.set_keep_alive(seconds, KEEPALIVE_COUNT);
-        if let Err(error) = self.lease.call("virConnectSetKeepAlive", None, keepalive) {
-            // The test driver has no connection that could die.
-            debug!(uri = &*self.uri, error = error.message(), "no keepalive");
-        }
-        Ok(connection)
-    }
-
-    fn read_all(&self, connection: &Connection, domains: &mut Domains) -> Result<(), SessionError> {
-        let list = || connection.0.list_all_domains(0);
-        let handles =
-            self.lease.call("virConnectListAllDomains", None, list).map_err(|e| SessionError::List(e.into()))?;
-        let mut listed = BTreeSet::new();
-        for handle in &handles {
-            let Ok(uuid) = handle.get_uuid() else { continue };
-            listed.insert(uuid);
-            let read = self.read(uuid, handle);
-            record(domains, uuid, read);
-        }
-        domains.known.retain(|uuid, _| listed.contains(uuid));
-        domains.unreadable.retain(|uuid, _| listed.contains(uuid));
-        Ok(())
-    }
-
-    fn lookup(&self, connection: &Connection, uuid: Uuid) -> Result<Handle, ReadError> {
-        let lookup = || Handle::lookup_by_uuid(&connection.0, uuid);
-        self.lease.call("virDomainLookupByUUID", Some(uuid), lookup).map_err(|e| ReadError::Call(e.into()))
-    }
-
-    fn read(&self, uuid: Uuid, handle: &Handle) -> Result<Domain, ReadError> {
-        let (state, _) = self
-            .lease
-            .call("virDomainGetState", Some(uuid), || handle.get_state())
-            .map_err(|e| ReadError::Call(e.into()))?;
-        let xml = self
-            .lease
-            .call("virDomainGetXMLDesc", Some(uuid), || handle.get_xml_desc(0))
-            .map_err(|e| ReadError::Call(e.into()))?;
-        Domain::decode(&xml, DomainState::from_libvirt(state)).map_err(ReadError::Decode)
-    }
-}
-
-/// Why one domain could not be read.
-#[derive(Debug, thiserror::Error)]
-enum ReadError {
-    #[error("libvirt would not tell")]
-    Call(#[source] LibvirtError),
-    #[error("its XML could not be used")]
-    Decode(#[source] domain::DecodeError),
-}
-
-impl ReadError {
-    fn is_gone(&self) -> bool {
-        matches!(self, Self::Call(error) if error.0.code() == ErrorNumber::NoDomain)
-    }
-}
-
-/// Takes in what reading one domain gave. A domain that cannot be read keeps its last record and is marked.
-fn record(domains: &mut Domains, uuid: Uuid, read: Result<Domain, ReadError>) {
-    match read {
-        Ok(domain) => {
-            domains.unreadable.remove(&uuid);
-            let known = domains.known.get(&uuid);
-            if known.is_some_and(|known| **known == domain) {
-                return;
-            }
-            for warning in &domain.warnings {
-                warn!(domain.uuid = %uuid, domain.name = &*domain.name, "{warning}");
-            }
-            domains.known.insert(uuid, Arc::new(domain));
-        }
-        Err(error) if error.is_gone() => {
-            domains.known.remove(&uuid);
-            domains.unreadable.remove(&uuid);
-        }
-        Err(error) => {
-            let reason = chain(&error);
-            if !domains.unreadable.contains_key(&uuid) {
-                warn!(domain.uuid = %uuid, error = reason, "could not read a domain");
-            }
-            let since = domains.unreadable.get(&uuid).map_or_else(now, |unreadable| unreadable.since);
-            domains.unreadable.insert(uuid, Unreadable { since, reason: reason.into() });
-        }
-    }
-}
-
-/// `Connect` of `virt` 0.4 does not close itself.
-struct Connection(Connect);
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        let _ = self.0.close();
-    }
-}
-
-/// After so many unanswered questions the connection is dead; libvirt counts one more interval.
-const KEEPALIVE_COUNT: u32 = 2;
-/// One that works, and some that hang until libvirt answers. Each costs a thread and perhaps a connection, and libvirtd
-/// allows few of those.
-const SESSION_THREADS: usize = 4;
+/// One that works, and some that hang until libvirt answers. Each costs a thread.
+const WORKERS: usize = 8;
+/// Opening may have to wait until systemd has started libvirtd.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many domains are read again before the result is published.
 const BATCH: usize = 16;
 /// A hot-plug into a container is visible in the kernel some 50 ms before libvirt tells of it.

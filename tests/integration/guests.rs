@@ -286,6 +286,49 @@ fn vifd_pid(vifd: &Vifd) -> String {
 
 #[test]
 #[ignore = "needs root: run by make test"]
+fn a_domain_that_never_answers_is_stale_alone() {
+    let hypervisor = Hypervisor::start();
+    // libvirt holds a domain's lock while its hook runs, and every call about the domain waits for the lock.
+    hypervisor.run(
+        "mkdir -p /etc/libvirt/hooks; cd /etc/libvirt/hooks; echo '#!/bin/sh' > qemu; \
+         echo 'case \"$1 $2\" in *9\\ stopped) exec sleep 4242 ;; esac' >> qemu; chmod +x qemu",
+    );
+    hypervisor.control("restart-libvirtd", &[]);
+    hypervisor.create_guest(1, 1);
+    hypervisor.create_guest(9, 1);
+    let vifd = hypervisor.vifd("[libvirt]\ncall_timeout = '1s'\nresync_interval = '2s'\n");
+    let mut destroy = hypervisor.command("virsh").args(["-q", "destroy", "instance-00000009"]).spawn().unwrap();
+    let stuck = format!("/host/v1/instances/{}", uuid(9));
+    let answer = vifd.wait("it does not answer", &stuck, |answer| answer["instance"]["stale"].is_object());
+    assert!(answer["instance"]["stale"]["reason"].as_str().unwrap().contains("libvirt does not answer about it"));
+    let list = |n| vifd.request("GET", &format!("/v2.1/servers/{}/os-virtual-interfaces", uuid(n)), &[]);
+    assert_eq!((list(9).status, list(1).status), (203, 200));
+
+    // The other is followed, past the next resyncs.
+    let nic = hypervisor.xml("hot_plug_interface 1 1");
+    for _ in 0..3 {
+        hypervisor.virsh(QEMU, &format!("attach-device instance-00000001 {nic} --live"));
+        eventually("a hot-plug beside it", || {
+            (list(1).json()["virtual_interfaces"].as_array().unwrap().len() == 2).then_some(())
+        });
+        std::thread::sleep(std::time::Duration::from_secs(2));
+        hypervisor.virsh(QEMU, &format!("detach-device-alias instance-00000001 ua-{} --live", port(1, 1)));
+        hypervisor.virsh(QEMU, "reset instance-00000001");
+        eventually("a hot-unplug beside it", || {
+            (list(1).json()["virtual_interfaces"].as_array().unwrap().len() == 1).then_some(())
+        });
+    }
+    assert_eq!((list(9).status, list(1).status), (203, 200));
+    assert_eq!(vifd.get("/host/v1/sync")["sources"]["hypervisors"][0]["state"], "synced");
+
+    hypervisor.run("pkill -f '[s]leep 4242'");
+    assert!(destroy.wait().unwrap().success());
+    eventually("it answered at last, and is gone", || (list(9).status == 404).then_some(()));
+    assert_eq!(list(1).header("warning"), None);
+}
+
+#[test]
+#[ignore = "needs root: run by make test"]
 fn without_libvirt_at_the_start_the_kernel_is_served_and_libvirt_is_pending() {
     let hypervisor = Hypervisor::start();
     hypervisor.create_guest(1, 1);

@@ -8,25 +8,24 @@
 
 use std::{
     ffi::{c_char, c_int, c_void},
-    sync::{OnceLock, mpsc::Sender},
+    sync::OnceLock,
     thread,
     time::Duration,
 };
 
+use tokio::sync::mpsc::UnboundedSender;
 use tracing::error;
 use uuid::Uuid;
 use virt::{connect::Connect, error::Error};
 use virt_sys as sys;
 
-/// Why the session thread should look up.
+/// Why a session should look up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wake {
     /// Something about this domain changed.
     Domain(Uuid),
     /// The connection is gone, and why.
     Closed(&'static str),
-    /// vifd is stopping.
-    Stop,
 }
 
 /// Starts libvirt's event loop on a thread of its own, once, for the life of the process. Must come before the first
@@ -57,6 +56,7 @@ fn run_loop() {
 }
 
 /// The events of one connection, until it is dropped.
+#[derive(Debug)]
 pub struct Subscription {
     /// A reference of its own, so that the connection outlives its callbacks.
     connect: Connect,
@@ -69,7 +69,7 @@ impl Subscription {
     ///
     /// # Errors
     /// A registration is refused, or the connection is lost.
-    pub fn new(connect: &Connect, wakes: &Sender<Wake>) -> Result<Self, Error> {
+    pub fn new(connect: &Connect, wakes: &UnboundedSender<Wake>) -> Result<Self, Error> {
         let mut subscription = Self { connect: connect.clone(), callbacks: Vec::new(), close_callback: false };
         subscription.register_close(wakes)?;
         subscription.register(sys::VIR_DOMAIN_EVENT_ID_LIFECYCLE, generic_lifecycle(), wakes)?;
@@ -79,7 +79,12 @@ impl Subscription {
         Ok(subscription)
     }
 
-    fn register(&mut self, event: sys::virDomainEventID, callback: Generic, wakes: &Sender<Wake>) -> Result<(), Error> {
+    fn register(
+        &mut self,
+        event: sys::virDomainEventID,
+        callback: Generic,
+        wakes: &UnboundedSender<Wake>,
+    ) -> Result<(), Error> {
         let opaque = Box::into_raw(Box::new(wakes.clone())).cast();
         // SAFETY: `connect` is open for as long as `self` lives. No domain (null) means every domain. `callback` has
         // the C signature that belongs to `event`. libvirt owns `opaque` from here and frees it by `free_sender`.
@@ -103,7 +108,7 @@ impl Subscription {
         Ok(())
     }
 
-    fn register_close(&mut self, wakes: &Sender<Wake>) -> Result<(), Error> {
+    fn register_close(&mut self, wakes: &UnboundedSender<Wake>) -> Result<(), Error> {
         let opaque = Box::into_raw(Box::new(wakes.clone())).cast();
         // SAFETY: as in `register`. The test driver never calls the free callback: a few bytes a connection, in tests.
         let result = unsafe {
@@ -199,7 +204,7 @@ unsafe extern "C" fn on_close(_: sys::virConnectPtr, reason: c_int, opaque: *mut
         _ => "input/output error",
     };
     // SAFETY: `opaque` is the sender of `register_close`, alive until `free_sender`.
-    let wakes = unsafe { &*opaque.cast::<Sender<Wake>>() };
+    let wakes = unsafe { &*opaque.cast::<UnboundedSender<Wake>>() };
     let _ = wakes.send(Wake::Closed(reason));
 }
 
@@ -210,7 +215,7 @@ unsafe fn wake(domain: sys::virDomainPtr, opaque: *mut c_void) {
     // SAFETY: the UUID is read from the object itself, without a call over the connection, into VIR_UUID_BUFLEN bytes.
     let result = unsafe { sys::virDomainGetUUID(domain, uuid.as_mut_ptr()) };
     // SAFETY: the caller's promise.
-    let wakes = unsafe { &*opaque.cast::<Sender<Wake>>() };
+    let wakes = unsafe { &*opaque.cast::<UnboundedSender<Wake>>() };
     if result == 0 {
         // The session may be gone already; then nobody needs the wake.
         let _ = wakes.send(Wake::Domain(Uuid::from_bytes(uuid)));
@@ -221,5 +226,5 @@ unsafe fn wake(domain: sys::virDomainPtr, opaque: *mut c_void) {
 /// `opaque` came from `Box::into_raw` of a sender and is not used again.
 unsafe extern "C" fn free_sender(opaque: *mut c_void) {
     // SAFETY: the caller's promise.
-    drop(unsafe { Box::from_raw(opaque.cast::<Sender<Wake>>()) });
+    drop(unsafe { Box::from_raw(opaque.cast::<UnboundedSender<Wake>>()) });
 }

@@ -1,0 +1,188 @@
+//! The threads that call libvirt. A call blocks for as long as a daemon or a domain is stuck, and cannot be interrupted;
+//! so a worker only calls and reports, and whoever waits for its reports can go on without it.
+
+use std::{
+    sync::{Arc, Weak, mpsc},
+    thread,
+};
+
+use tokio::sync::{OwnedSemaphorePermit, mpsc::UnboundedSender};
+use tracing::debug;
+use uuid::Uuid;
+use virt::{connect::Connect, domain::Domain as Handle, error::ErrorNumber};
+
+use super::{
+    LibvirtError, SessionError,
+    domain::{self, Domain, DomainState},
+    events::{Subscription, Wake},
+};
+use crate::config::LibvirtConfig;
+
+/// A connection with its events. Whoever drops it last closes it, which may block: that must be a worker.
+#[derive(Debug)]
+pub(super) struct Connection {
+    // Dropped before the connection is closed.
+    _subscription: Subscription,
+    connect: Connect,
+}
+
+/// What a worker can be asked to do.
+#[derive(Debug)]
+pub(super) enum Job {
+    /// Tell which domains there are.
+    List,
+    /// Read these domains, each with a report of its own.
+    Read(Vec<Uuid>),
+}
+
+/// What a worker has found out.
+#[derive(Debug)]
+pub(super) enum Report {
+    /// The connection is open and events are on their way.
+    Opened(Weak<Connection>),
+    /// Which domains there are.
+    Listed(Vec<Uuid>),
+    /// One domain.
+    Read(Uuid, Result<Arc<Domain>, ReadError>),
+    /// The worker can do nothing more.
+    Failed(SessionError),
+}
+
+/// A thread that calls libvirt. Dropping it ends the thread once its present call has returned.
+#[derive(Debug)]
+pub(super) struct Worker {
+    /// Told with each report, so that those of an abandoned worker can be told apart.
+    pub(super) id: u64,
+    jobs: mpsc::Sender<Job>,
+}
+
+/// Why one domain could not be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReadError {
+    #[error("libvirt would not tell")]
+    Call(#[source] LibvirtError),
+    #[error("its XML could not be used")]
+    Decode(#[source] domain::DecodeError),
+}
+
+impl ReadError {
+    /// Whether there is no such domain any more.
+    pub(super) fn is_gone(&self) -> bool {
+        matches!(self, Self::Call(error) if error.0.code() == ErrorNumber::NoDomain)
+    }
+}
+
+impl Worker {
+    /// Starts a worker that opens a connection.
+    pub(super) fn open(
+        id: u64,
+        uri: Arc<str>,
+        config: &LibvirtConfig,
+        wakes: UnboundedSender<Wake>,
+        reports: UnboundedSender<(u64, Report)>,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<Self, SessionError> {
+        let interval = i32::try_from(config.keepalive_interval.as_secs()).unwrap_or(i32::MAX).max(1);
+        Self::spawn(id, permit, move |jobs| {
+            let report = |report| drop(reports.send((id, report)));
+            match Connection::open(&uri, interval, &wakes) {
+                Ok(connection) => {
+                    let connection = Arc::new(connection);
+                    report(Report::Opened(Arc::downgrade(&connection)));
+                    connection.work(jobs, report);
+                }
+                Err(error) => report(Report::Failed(error)),
+            }
+        })
+    }
+
+    /// Starts a worker beside one that hangs, on the same connection.
+    pub(super) fn join(
+        id: u64,
+        connection: Arc<Connection>,
+        reports: UnboundedSender<(u64, Report)>,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<Self, SessionError> {
+        Self::spawn(id, permit, move |jobs| connection.work(jobs, |report| drop(reports.send((id, report)))))
+    }
+
+    fn spawn(
+        id: u64,
+        permit: OwnedSemaphorePermit,
+        work: impl FnOnce(mpsc::Receiver<Job>) + Send + 'static,
+    ) -> Result<Self, SessionError> {
+        let (jobs, jobs_rx) = mpsc::channel();
+        let run = move || {
+            work(jobs_rx);
+            drop(permit);
+        };
+        thread::Builder::new().name("libvirt".into()).spawn(run).map_err(SessionError::Thread)?;
+        Ok(Self { id, jobs })
+    }
+
+    /// Gives it something to do. A worker that has ended has reported why.
+    pub(super) fn give(&self, job: Job) {
+        let _ = self.jobs.send(job);
+    }
+}
+
+impl Connection {
+    fn open(uri: &str, keepalive_seconds: i32, wakes: &UnboundedSender<Wake>) -> Result<Self, SessionError> {
+        let connect = Connect::open_read_only(Some(uri)).map_err(|e| SessionError::Connect(e.into()))?;
+        // From here on it is closed whatever happens.
+        let mut connect = CloseOnDrop(Some(connect));
+        let open = connect.0.as_ref().expect("it was just put there");
+        if let Err(error) = open.set_keep_alive(keepalive_seconds, KEEPALIVE_COUNT) {
+            // The test driver has no connection that could die.
+            debug!(uri, error = error.message(), "no keepalive");
+        }
+        let subscription = Subscription::new(open, wakes).map_err(|e| SessionError::Subscribe(e.into()))?;
+        Ok(Self { _subscription: subscription, connect: connect.0.take().expect("it was just there") })
+    }
+
+    fn work(self: Arc<Self>, jobs: mpsc::Receiver<Job>, report: impl Fn(Report)) {
+        for job in jobs {
+            match job {
+                Job::List => report(match self.list() {
+                    Ok(uuids) => Report::Listed(uuids),
+                    Err(error) => Report::Failed(SessionError::List(error)),
+                }),
+                Job::Read(uuids) => uuids.into_iter().for_each(|uuid| report(Report::Read(uuid, self.read(uuid)))),
+            }
+        }
+    }
+
+    fn list(&self) -> Result<Vec<Uuid>, LibvirtError> {
+        let handles = self.connect.list_all_domains(0)?;
+        Ok(handles.iter().filter_map(|handle| handle.get_uuid().ok()).collect())
+    }
+
+    fn read(&self, uuid: Uuid) -> Result<Arc<Domain>, ReadError> {
+        let call = |error: virt::error::Error| ReadError::Call(error.into());
+        let handle = Handle::lookup_by_uuid(&self.connect, uuid).map_err(call)?;
+        let (state, _) = handle.get_state().map_err(call)?;
+        let xml = handle.get_xml_desc(0).map_err(call)?;
+        Domain::decode(&xml, DomainState::from_libvirt(state)).map(Arc::new).map_err(ReadError::Decode)
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // The subscription holds a reference of its own, which it gives up after its callbacks.
+        let _ = self.connect.close();
+    }
+}
+
+/// `Connect` of `virt` 0.4 does not close itself.
+struct CloseOnDrop(Option<Connect>);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        if let Some(connect) = &mut self.0 {
+            let _ = connect.close();
+        }
+    }
+}
+
+/// After so many unanswered questions the connection is dead; libvirt counts one more interval.
+const KEEPALIVE_COUNT: u32 = 2;
