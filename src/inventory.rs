@@ -23,7 +23,7 @@ use crate::{
         Snapshot, SyncState,
         libvirt::{
             Domains,
-            domain::{DomainState, FixedIp, Interface, Manager, Owner},
+            domain::{DomainState, FixedIp, Interface, Manager, Migration, Owner},
         },
         netlink::link::{Link, Links},
     },
@@ -105,6 +105,9 @@ pub struct Instance {
     pub manager: Option<Manager>,
     /// What it is doing.
     pub state: DomainState,
+    /// Whether it is on its way to another host, or from one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub migration: Option<Migration>,
     /// The URI of its hypervisor.
     pub hypervisor: Arc<str>,
     /// The hypervisor type: `kvm`, `qemu`, `lxc`, …

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use crate::{
     http::host::{Answer, InstanceRecord, Instances, OneInstance, Sources, Sync, Who, WhoMatch},
     inventory::{Instance, Match, Staleness, Vif},
-    source::{SyncState, netlink::link::Link},
+    source::{SyncState, libvirt::domain::Migration, netlink::link::Link},
 };
 
 /// `vifctl list`
@@ -21,7 +21,7 @@ pub(super) fn list(answer: &Answer<Instances>) -> String {
         let start = [
             plain(&instance.name),
             plain(instance.display_name.as_deref().unwrap_or("-")),
-            format!("{}{}", instance.state, if record.stale.is_some() { " (stale)" } else { "" }),
+            state(instance) + if record.stale.is_some() { " (stale)" } else { "" },
         ];
         if instance.vifs.is_empty() {
             table.add_row(start.iter().map(String::as_str).chain(["-"; 4]));
@@ -63,7 +63,7 @@ pub(super) fn instance(answer: &Answer<OneInstance>) -> String {
             line(what, plain(&owner.id) + &name);
         }
     }
-    line("state", instance.state.to_string());
+    line("state", state(instance));
     line("hypervisor", format!("{} ({})", plain(&instance.hypervisor), plain(&instance.hypervisor_type)));
     if let Some(stale) = &record.stale {
         line("stale", staleness(stale));
@@ -162,7 +162,7 @@ fn match_sentence(found: &WhoMatch) -> String {
     }
     let _ = writeln!(text, ".\n  matched by   {}", by.join(", "));
     if let Some(instance) = instance {
-        let _ = writeln!(text, "  instance     {} {}", instance.uuid, instance.state);
+        let _ = writeln!(text, "  instance     {} {}", instance.uuid, state(instance));
     }
     if let Some(project) = instance.as_ref().and_then(|instance| instance.project.as_ref()) {
         let name = project.name.as_deref().map(|name| format!(" ({})", plain(name))).unwrap_or_default();
@@ -254,6 +254,15 @@ fn link_summary(link: &Link) -> String {
     let up = if link.up { "up" } else { "down" };
     let mac = link.mac.map(|mac| format!(", {mac}")).unwrap_or_default();
     format!("{}, set {up}, operational state {}, MTU {}{mac}", link.kind, link.oper_state, link.mtu)
+}
+
+fn state(instance: &Instance) -> String {
+    let migration = match instance.migration {
+        None => "",
+        Some(Migration::Incoming) => ", migrating in",
+        Some(Migration::Outgoing) => ", migrating out",
+    };
+    format!("{}{migration}", instance.state)
 }
 
 fn instance_name(instance: &Instance) -> String {

@@ -19,9 +19,9 @@ use uuid::Uuid;
 use self::{fault::Fault, format::Format};
 use super::App;
 use crate::{
-    inventory::{Instance, Inventory, Staleness, Vif},
+    inventory::{Instance, Inventory, NoDevice, Staleness, Vif},
     mac::MacAddr,
-    source::now,
+    source::{libvirt::domain::DomainState, now},
 };
 
 mod extensions;
@@ -173,6 +173,9 @@ impl Ask {
                 return Ok(tell_freshness(fault.response(self.format), staleness.as_ref()));
             }
         };
+        if is_being_built(instance) {
+            return Err(Fault::build_in_progress());
+        }
         let staleness = inventory.staleness(instance);
         let etag = format!("\"{:x}-{:x}\"", self.app.epoch, instance.revision);
         let matches = self.headers.get(header::IF_NONE_MATCH).is_some_and(|value| etag_matches(value, &etag));
@@ -185,6 +188,12 @@ impl Ask {
         insert(response.headers_mut(), header::ETAG, &etag);
         Ok(tell_freshness(response, staleness.as_ref()))
     }
+}
+
+/// Whether the instance is being started and some of its devices are not there yet.
+fn is_being_built(instance: &Instance) -> bool {
+    let awaited = |vif: &Vif| matches!(vif.no_device, Some(NoDevice::NoTarget | NoDevice::TargetMissing));
+    instance.state == DomainState::StartingUp && instance.vifs.iter().any(awaited)
 }
 
 /// `Age`, the seconds since what is answered was last known to be current, and `Warning: 110` if it is not.

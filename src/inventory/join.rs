@@ -135,6 +135,7 @@ fn instance(
         user: cloud.and_then(|cloud| cloud.user.clone()),
         manager: cloud.map(|cloud| cloud.manager),
         state: domain.state,
+        migration: domain.migration,
         hypervisor: Arc::clone(uri),
         hypervisor_type: Arc::clone(&domain.kind),
         revision: 0,

@@ -8,7 +8,7 @@
 //!
 //! The calls, all of them read-only and none of them waiting for a job: `virConnectOpenReadOnly`,
 //! `virConnectSetKeepAlive`, the event registrations, `virConnectListAllDomains`, `virDomainLookupByUUID`,
-//! `virDomainGetState`, `virDomainGetXMLDesc`, `virConnectClose`.
+//! `virDomainGetState`, `virDomainGetXMLDesc`, `virDomainGetJobInfo` (of a domain that is migrating), `virConnectClose`.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -32,7 +32,7 @@ use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 use self::{
-    domain::Domain,
+    domain::{Domain, Migration},
     events::Wake,
     worker::{Connection, Job, ReadError, Report, Worker},
 };
@@ -170,6 +170,7 @@ async fn session(source: &mut Source, workers: &Arc<Semaphore>) -> Result<Infall
         heard: Instant::now(),
         resync: Instant::now(),
         stuck: BTreeSet::new(),
+        leaving: BTreeSet::new(),
     };
     tokio::select! {
         result = session.follow(reports_rx, &mut wakes_rx) => result,
@@ -208,6 +209,9 @@ struct Session<'a> {
     resync: Instant,
     /// The domains in which an abandoned worker hangs.
     stuck: BTreeSet<Uuid>,
+    /// The domains on their way to another host. libvirt sends no event when a migration is given up, so these are
+    /// read again and again until they have gone or stay.
+    leaving: BTreeSet<Uuid>,
 }
 
 impl Session<'_> {
@@ -222,6 +226,7 @@ impl Session<'_> {
                 Some(wake) = wakes.recv() => {
                     match wake {
                         Wake::Domain(uuid) => self.urgent.insert(uuid),
+                        Wake::Leaving(uuid) => self.leaving.insert(uuid) && self.urgent.insert(uuid),
                         Wake::Closed(reason) => return Err(SessionError::Closed(reason)),
                     };
                     // What else was named meanwhile goes into the same batch.
@@ -239,7 +244,8 @@ impl Session<'_> {
     /// When to act although nothing was heard.
     fn deadline(&self) -> Instant {
         match &self.asked {
-            Asked::Nothing => self.resync,
+            Asked::Nothing if self.leaving.is_empty() => self.resync,
+            Asked::Nothing => self.resync.min(self.heard + LEAVING_INTERVAL),
             Asked::Open => self.heard + OPEN_TIMEOUT.max(self.config.call_timeout),
             Asked::List | Asked::Read(_) => self.heard + self.config.call_timeout,
         }
@@ -248,6 +254,7 @@ impl Session<'_> {
     fn deadline_passed(&mut self) -> Result<(), SessionError> {
         let timeout = self.heard.elapsed();
         match std::mem::replace(&mut self.asked, Asked::Nothing) {
+            Asked::Nothing if Instant::now() < self.resync => self.urgent.extend(&self.leaving),
             Asked::Nothing if self.stuck.is_empty() => self.ask(Asked::List),
             // libvirt cannot list the domains while one of them is stuck: the listing takes the lock of each.
             Asked::Nothing => {
@@ -288,7 +295,8 @@ impl Session<'_> {
             }
             Asked::Read(uuids) => {
                 debug!(uri = self.uri, domains = uuids.len(), "reading domains");
-                self.worker.give(Job::Read(uuids.iter().copied().collect()));
+                let leaving = |uuid: &Uuid| (*uuid, self.leaving.contains(uuid));
+                self.worker.give(Job::Read(uuids.iter().map(leaving).collect()));
             }
             Asked::Nothing | Asked::Open => {}
         }
@@ -363,6 +371,9 @@ impl Session<'_> {
 
     /// Takes in what reading one domain gave. A domain that cannot be read keeps its last record and is marked.
     fn record(&mut self, uuid: Uuid, read: Result<Arc<Domain>, ReadError>) {
+        if !read.as_ref().is_ok_and(|domain| domain.migration == Some(Migration::Outgoing)) {
+            self.leaving.remove(&uuid);
+        }
         match read {
             Ok(domain) => {
                 self.domains.unreadable.remove(&uuid);
@@ -434,6 +445,8 @@ const WORKERS: usize = 8;
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many domains are read again before the result is published.
 const BATCH: usize = 16;
+/// How soon it is seen that a migration was given up.
+const LEAVING_INTERVAL: Duration = Duration::from_secs(1);
 /// A hot-plug into a container is visible in the kernel some 50 ms before libvirt tells of it.
 const DOUBT_RECHECK: Duration = Duration::from_millis(500);
 /// A session that lived this long was no failure.

@@ -2,7 +2,7 @@
 //!
 //! What vifd says is compared with what `virsh` and `ip` say.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
@@ -282,6 +282,49 @@ fn vifd_pid(vifd: &Vifd) -> String {
     let pids = String::from_utf8(output.stdout).unwrap();
     let is_vifd = |pid: &&str| std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe.ends_with("vifd"));
     pids.split_whitespace().find(is_vifd).unwrap().to_owned()
+}
+
+#[test]
+#[ignore = "needs root: run by make test"]
+fn a_live_migration_is_a_state_of_the_record_on_both_hosts() {
+    let (here, there) = (Hypervisor::start(), Hypervisor::start());
+    here.create_guest(1, 2);
+    let (vifd_here, vifd_there) = (here.vifd(""), there.vifd(""));
+    let path = format!("/host/v1/instances/{}", uuid(1));
+    // Slow enough to be looked at; over a Unix socket, since the two share no network.
+    let migrate = |from: &Hypervisor, to: &Hypervisor| {
+        let script = format!(
+            "virsh -q -c '{}' migrate --live --bandwidth 1 instance-00000001 '{}' --migrateuri unix://{}",
+            from.uri(),
+            to.uri(),
+            from.dir().join("migration").display()
+        );
+        Command::new("bash").args(["-c", &script]).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let is = |wanted: Value| move |answer: &Value| answer["instance"]["migration"] == wanted;
+    for (from, to, source, target) in
+        [(&here, &there, &vifd_here, &vifd_there), (&there, &here, &vifd_there, &vifd_here)]
+    {
+        let mut migration = migrate(from, to);
+        target.wait("it is coming", &path, is(json!("incoming")));
+        source.wait("it is leaving", &path, is(json!("outgoing")));
+        assert!(migration.wait().unwrap().success());
+        let arrived = target
+            .wait("it runs there", &path, |answer| answer["instance"]["state"] == "running" && is(Value::Null)(answer));
+        assert_eq!(arrived["instance"]["vifs"][1]["device"]["name"], tap(1, 1));
+        eventually("it is gone", || (source.request("GET", &path, &[]).status == 404).then_some(()));
+        agree(to, target, "a migration");
+        agree(from, source, "a migration");
+    }
+    // One that is given up half-way: libvirt sends no event then.
+    let migration = migrate(&here, &there);
+    vifd_here.wait("it is leaving", &path, is(json!("outgoing")));
+    here.virsh(QEMU, "domjobabort instance-00000001");
+    assert!(!migration.wait_with_output().unwrap().status.success());
+    vifd_here.wait("it stays", &path, is(Value::Null));
+    eventually("it is not there", || (vifd_there.request("GET", &path, &[]).status == 404).then_some(()));
+    agree(&here, &vifd_here, "a migration that was given up");
+    agree(&there, &vifd_there, "a migration that was given up");
 }
 
 #[test]

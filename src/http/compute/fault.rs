@@ -33,6 +33,14 @@ impl Fault {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "badMethod", format!("{method} is not allowed here."))
     }
 
+    pub(super) fn build_in_progress() -> Self {
+        Self::new(
+            StatusCode::CONFLICT,
+            "buildInProgress",
+            "The instance is being started; its devices are not there yet.",
+        )
+    }
+
     pub(super) fn over_limit(message: impl Into<String>) -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "overLimit", message)
     }

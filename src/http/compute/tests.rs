@@ -114,6 +114,21 @@ async fn a_record_that_is_not_kept_current_says_so_in_the_headers() {
 }
 
 #[tokio::test]
+async fn an_instance_that_is_being_started_is_a_build_in_progress_until_its_devices_are_there() {
+    let answer = |links: &[_]| {
+        let mut starting = view(&[nova(&bridged(MAC, "tap0", ""), &[])], links);
+        let domains = Arc::make_mut(&mut starting.hypervisors[0].2.data);
+        Arc::make_mut(domains.known.get_mut(&WEB).unwrap()).state = DomainState::StartingUp;
+        let path = format!("/v2.1/servers/{WEB}/os-virtual-interfaces");
+        let inventory = joined(&starting);
+        async move { text(ask(inventory, request("GET", &path).body(Body::empty()).unwrap()).await).await }
+    };
+    let (status, body) = answer(&[]).await;
+    assert!(status == 409 && body.starts_with(r#"{"buildInProgress":{"code":409,"#), "{status} {body}");
+    assert_eq!(answer(&[link(7, "tap0")]).await.0, 200);
+}
+
+#[tokio::test]
 async fn a_matching_etag_is_not_modified_on_get_alone() {
     let path = format!("/v2.1/servers/{WEB}/os-virtual-interfaces");
     let with = |method, path: &str, etag: &str| {

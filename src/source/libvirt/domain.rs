@@ -30,6 +30,9 @@ pub struct Domain {
     pub kind: Arc<str>,
     /// What it is doing.
     pub state: DomainState,
+    /// Whether it is on its way to another host, or from one.
+    #[serde(default)]
+    pub migration: Option<Migration>,
     /// The free-text title.
     pub title: Option<Arc<str>>,
     /// What the cloud manager wrote into the metadata.
@@ -40,12 +43,24 @@ pub struct Domain {
     pub warnings: Vec<String>,
 }
 
-/// `virDomainState`.
+/// A live migration in progress: both hosts have the domain and its devices for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Migration {
+    /// It is coming from another host, and does not run here yet.
+    Incoming,
+    /// It is leaving for another host, and runs here until it has arrived there.
+    Outgoing,
+}
+
+/// `virDomainState`, and the one reason for a state that matters to its devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "libvirt's own words")]
 pub enum DomainState {
     NoState,
+    /// Paused because it is being started: its devices may not be there yet.
+    StartingUp,
     Running,
     Blocked,
     Paused,
@@ -189,7 +204,7 @@ pub enum DecodeError {
 }
 
 impl Domain {
-    /// Decodes a domain's XML. `state` is not part of it and comes from another call.
+    /// Decodes a domain's XML. `state` is not part of it and comes from another call, as does a migration.
     ///
     /// # Errors
     /// The document is not a domain with a name and a UUID. An interface that cannot be used is left out with a
@@ -225,6 +240,7 @@ impl Domain {
             id: root.attribute("id").and_then(|id| id.parse().ok()),
             kind: root.attribute("type").unwrap_or_default().into(),
             state,
+            migration: None,
             title: child_text(root, "title").map(Arc::from),
             cloud: child(root, "metadata").and_then(Cloud::decode),
             interfaces,
@@ -321,12 +337,13 @@ impl Attachment {
 }
 
 impl DomainState {
-    /// From `virDomainState`; numbers that libvirt may add are [`Self::NoState`].
+    /// From `virDomainState` and its reason; numbers that libvirt may add are [`Self::NoState`].
     #[must_use]
-    pub fn from_libvirt(state: u32) -> Self {
+    pub fn from_libvirt(state: u32, reason: i32) -> Self {
         match state {
             1 => Self::Running,
             2 => Self::Blocked,
+            3 if reason == PAUSED_STARTING_UP => Self::StartingUp,
             3 => Self::Paused,
             4 => Self::ShuttingDown,
             5 => Self::ShutOff,
@@ -341,6 +358,7 @@ impl fmt::Display for DomainState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NoState => "no state",
+            Self::StartingUp => "starting up",
             Self::Running => "running",
             Self::Blocked => "blocked",
             Self::Paused => "paused",
@@ -351,6 +369,9 @@ impl fmt::Display for DomainState {
         })
     }
 }
+
+/// `VIR_DOMAIN_PAUSED_STARTING_UP`.
+const PAUSED_STARTING_UP: i32 = 11;
 
 impl PciAddress {
     /// From `<address type='pci' domain='0x0000' bus='0x03' slot='0x10' function='0x2'/>`.

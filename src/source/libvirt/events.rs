@@ -24,6 +24,8 @@ use virt_sys as sys;
 pub enum Wake {
     /// Something about this domain changed.
     Domain(Uuid),
+    /// This domain is leaving for another host.
+    Leaving(Uuid),
     /// The connection is gone, and why.
     Closed(&'static str),
 }
@@ -76,6 +78,7 @@ impl Subscription {
         subscription.register(sys::VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, generic_device(), wakes)?;
         subscription.register(sys::VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, generic_device(), wakes)?;
         subscription.register(sys::VIR_DOMAIN_EVENT_ID_METADATA_CHANGE, generic_metadata(), wakes)?;
+        subscription.register(sys::VIR_DOMAIN_EVENT_ID_MIGRATION_ITERATION, generic_migration(), wakes)?;
         Ok(subscription)
     }
 
@@ -144,6 +147,7 @@ impl Drop for Subscription {
 type Generic = unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *mut c_void);
 type Lifecycle = unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, c_int, c_int, *mut c_void) -> c_int;
 type Device = unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *const c_char, *mut c_void);
+type Migration = unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, c_int, *mut c_void);
 type Metadata = unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, c_int, *const c_char, *mut c_void);
 
 fn generic_lifecycle() -> Generic {
@@ -162,6 +166,11 @@ fn generic_metadata() -> Generic {
     unsafe { std::mem::transmute::<Metadata, Generic>(on_metadata) }
 }
 
+fn generic_migration() -> Generic {
+    // SAFETY: as in `generic_lifecycle`.
+    unsafe { std::mem::transmute::<Migration, Generic>(on_migration) }
+}
+
 unsafe extern "C" fn on_lifecycle(
     _: sys::virConnectPtr,
     domain: sys::virDomainPtr,
@@ -170,7 +179,7 @@ unsafe extern "C" fn on_lifecycle(
     opaque: *mut c_void,
 ) -> c_int {
     // SAFETY: libvirt passes a live domain and the `opaque` of the registration.
-    unsafe { wake(domain, opaque) };
+    unsafe { wake(domain, opaque, Wake::Domain) };
     0
 }
 
@@ -181,7 +190,7 @@ unsafe extern "C" fn on_device(
     opaque: *mut c_void,
 ) {
     // SAFETY: as in `on_lifecycle`.
-    unsafe { wake(domain, opaque) };
+    unsafe { wake(domain, opaque, Wake::Domain) };
 }
 
 unsafe extern "C" fn on_metadata(
@@ -192,7 +201,17 @@ unsafe extern "C" fn on_metadata(
     opaque: *mut c_void,
 ) {
     // SAFETY: as in `on_lifecycle`.
-    unsafe { wake(domain, opaque) };
+    unsafe { wake(domain, opaque, Wake::Domain) };
+}
+
+unsafe extern "C" fn on_migration(
+    _: sys::virConnectPtr,
+    domain: sys::virDomainPtr,
+    _iteration: c_int,
+    opaque: *mut c_void,
+) {
+    // SAFETY: as in `on_lifecycle`.
+    unsafe { wake(domain, opaque, Wake::Leaving) };
 }
 
 unsafe extern "C" fn on_close(_: sys::virConnectPtr, reason: c_int, opaque: *mut c_void) {
@@ -210,7 +229,7 @@ unsafe extern "C" fn on_close(_: sys::virConnectPtr, reason: c_int, opaque: *mut
 
 /// # Safety
 /// `domain` is alive, and `opaque` is a sender that `free_sender` has not freed.
-unsafe fn wake(domain: sys::virDomainPtr, opaque: *mut c_void) {
+unsafe fn wake(domain: sys::virDomainPtr, opaque: *mut c_void, why: fn(Uuid) -> Wake) {
     let mut uuid = [0; 16];
     // SAFETY: the UUID is read from the object itself, without a call over the connection, into VIR_UUID_BUFLEN bytes.
     let result = unsafe { sys::virDomainGetUUID(domain, uuid.as_mut_ptr()) };
@@ -218,7 +237,7 @@ unsafe fn wake(domain: sys::virDomainPtr, opaque: *mut c_void) {
     let wakes = unsafe { &*opaque.cast::<UnboundedSender<Wake>>() };
     if result == 0 {
         // The session may be gone already; then nobody needs the wake.
-        let _ = wakes.send(Wake::Domain(Uuid::from_bytes(uuid)));
+        let _ = wakes.send(why(Uuid::from_bytes(uuid)));
     }
 }
 

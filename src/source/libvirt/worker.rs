@@ -13,7 +13,7 @@ use virt::{connect::Connect, domain::Domain as Handle, error::ErrorNumber};
 
 use super::{
     LibvirtError, SessionError,
-    domain::{self, Domain, DomainState},
+    domain::{self, Domain, DomainState, Migration},
     events::{Subscription, Wake},
 };
 use crate::config::LibvirtConfig;
@@ -31,8 +31,8 @@ pub(super) struct Connection {
 pub(super) enum Job {
     /// Tell which domains there are.
     List,
-    /// Read these domains, each with a report of its own.
-    Read(Vec<Uuid>),
+    /// Read these domains, each with a report of its own; with whether it may be leaving for another host.
+    Read(Vec<(Uuid, bool)>),
 }
 
 /// What a worker has found out.
@@ -147,7 +147,9 @@ impl Connection {
                     Ok(uuids) => Report::Listed(uuids),
                     Err(error) => Report::Failed(SessionError::List(error)),
                 }),
-                Job::Read(uuids) => uuids.into_iter().for_each(|uuid| report(Report::Read(uuid, self.read(uuid)))),
+                Job::Read(domains) => {
+                    domains.into_iter().for_each(|(uuid, leaving)| report(Report::Read(uuid, self.read(uuid, leaving))))
+                }
             }
         }
     }
@@ -157,14 +159,33 @@ impl Connection {
         Ok(handles.iter().filter_map(|handle| handle.get_uuid().ok()).collect())
     }
 
-    fn read(&self, uuid: Uuid) -> Result<Arc<Domain>, ReadError> {
+    fn read(&self, uuid: Uuid, leaving: bool) -> Result<Arc<Domain>, ReadError> {
         let call = |error: virt::error::Error| ReadError::Call(error.into());
         let handle = Handle::lookup_by_uuid(&self.connect, uuid).map_err(call)?;
-        let (state, _) = handle.get_state().map_err(call)?;
+        let (state, reason) = handle.get_state().map_err(call)?;
         let xml = handle.get_xml_desc(0).map_err(call)?;
-        Domain::decode(&xml, DomainState::from_libvirt(state)).map(Arc::new).map_err(ReadError::Decode)
+        let state = DomainState::from_libvirt(state, reason);
+        let paused_by_migration = state == DomainState::Paused && reason == PAUSED_MIGRATION;
+        let migration = if leaving || paused_by_migration { migration(&handle, paused_by_migration) } else { None };
+        let domain = Domain::decode(&xml, state).map_err(ReadError::Decode)?;
+        Ok(Arc::new(Domain { migration, ..domain }))
     }
 }
+
+/// Which way a domain is migrating. libvirt tells of the job at the source alone, and there for as long as it lasts.
+fn migration(handle: &Handle, paused_by_migration: bool) -> Option<Migration> {
+    // Not `get_job_stats`: in `virt` 0.4.3 it makes a vector from a null pointer when there is no job.
+    match handle.get_job_info() {
+        Ok(job) if job.r#type != JOB_NONE => Some(Migration::Outgoing),
+        Ok(_) => None,
+        Err(_) => paused_by_migration.then_some(Migration::Incoming),
+    }
+}
+
+/// `VIR_DOMAIN_PAUSED_MIGRATION`.
+const PAUSED_MIGRATION: i32 = 2;
+/// `VIR_DOMAIN_JOB_NONE`.
+const JOB_NONE: i32 = 0;
 
 impl Drop for Connection {
     fn drop(&mut self) {

@@ -45,6 +45,11 @@ impl Hypervisor {
         &self.dir
     }
 
+    /// The URI by which its QEMU driver is reached from elsewhere.
+    pub fn uri(&self) -> String {
+        format!("qemu+unix:///system?socket={}", self.dir.join("run/libvirt/libvirt-sock").display())
+    }
+
     /// A command that will run inside.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new(SCRIPT);
