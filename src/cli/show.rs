@@ -110,10 +110,8 @@ fn vif_lines(text: &mut String, record: &InstanceRecord, n: usize, vif: &Vif) {
 
 /// `vifctl who`
 pub(super) fn who(answer: &Answer<Who>, thing: &str) -> String {
-    let mut text = String::new();
-    for found in &answer.body.matches {
-        let _ = writeln!(text, "{}", match_sentence(found));
-    }
+    let sentences: Vec<_> = answer.body.matches.iter().map(match_sentence).collect();
+    let mut text = sentences.join("\n");
     if answer.body.matches.is_empty() {
         let _ = writeln!(
             text,
