@@ -196,7 +196,7 @@ fn records(hypervisors: &mut [Hypervisor]) -> Records {
     let record = |(uri, domains): &mut Hypervisor| {
         let snapshot = domains.borrow_and_update().clone();
         let since = match snapshot.sync {
-            SyncState::Pending { .. } => return None,
+            SyncState::Pending { .. } | SyncState::Absent => return None,
             SyncState::Synced { .. } => now(),
             SyncState::Stale { since, .. } => since,
         };

@@ -43,6 +43,8 @@ pub struct Config {
     pub libvirt: LibvirtConfig,
     /// The kernel's links.
     pub netlink: NetlinkConfig,
+    /// The Open vSwitch database.
+    pub ovsdb: OvsdbConfig,
 }
 
 /// `[libvirt]`
@@ -78,6 +80,25 @@ pub struct NetlinkConfig {
     pub resync_interval: Duration,
 }
 
+/// `[ovsdb]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OvsdbConfig {
+    /// The database's socket. Default `/run/openvswitch/db.sock`. Where there is none, there is no Open vSwitch, and
+    /// vifd does without. Where there is one, vifd must be allowed to connect to it; it never writes.
+    pub socket: PathBuf,
+    /// How often to read every row again although no event asked for it. Default `"5m"`.
+    #[serde(with = "humantime_serde")]
+    pub resync_interval: Duration,
+    /// How long the database may take for its first answer. Default `"10s"`.
+    #[serde(with = "humantime_serde")]
+    pub call_timeout: Duration,
+    /// How often to ask, while the database is silent, whether the connection still lives; it is given up after three
+    /// intervals without a word. Default `"5s"`, as Open vSwitch's own tools do.
+    #[serde(with = "humantime_serde")]
+    pub keepalive_interval: Duration,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -90,6 +111,7 @@ impl Default for Config {
             log: LogFilter("info".to_owned()),
             libvirt: LibvirtConfig::default(),
             netlink: NetlinkConfig::default(),
+            ovsdb: OvsdbConfig::default(),
         }
     }
 }
@@ -111,6 +133,17 @@ impl Default for LibvirtConfig {
 impl Default for NetlinkConfig {
     fn default() -> Self {
         Self { receive_buffer: 8 << 20, resync_interval: Duration::from_secs(300) }
+    }
+}
+
+impl Default for OvsdbConfig {
+    fn default() -> Self {
+        Self {
+            socket: PathBuf::from("/run/openvswitch/db.sock"),
+            resync_interval: Duration::from_secs(300),
+            call_timeout: Duration::from_secs(10),
+            keepalive_interval: Duration::from_secs(5),
+        }
     }
 }
 

@@ -217,6 +217,7 @@ fn status(inventory: &Inventory) -> String {
     let netlink = inventory.netlink.iter().map(|sync| ("netlink", sync));
     for (name, sync) in netlink.chain(inventory.hypervisors.iter().map(|h| (&*h.uri, &h.sync))) {
         line += &match sync {
+            SyncState::Absent => String::new(),
             SyncState::Synced { .. } => format!("; {name} synced"),
             SyncState::Stale { reason, .. } => format!("; {name} stale: {reason}"),
             SyncState::Pending { reason } => {

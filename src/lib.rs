@@ -19,6 +19,7 @@
 //!                          +---- doubtful instances: "read these again" -----+       v
 //!                                                                            +-- inventory --Arc<Inventory>--> http
 //! kernel --rtnetlink--> source::netlink ---------------------Snapshot<Links>---------^
+//! ovsdb-server --JSON-RPC--> source::ovsdb ------------------Snapshot<Ports>---------^
 //! ```
 //!
 //! Imports point against the flow: `http` knows `inventory`, which knows the sources, which know nobody.
@@ -32,6 +33,8 @@
 //! | [`source::libvirt::events`] | libvirt's C callbacks: the only `unsafe` code |
 //! | [`source::netlink`] | the kernel's links: following and listing them |
 //! | [`source::netlink::link`] | the pure decoding of link messages, and replaying them |
+//! | [`source::ovsdb`] | the Open vSwitch database: following it, where there is one |
+//! | [`source::ovsdb::rpc`], [`source::ovsdb::rows`] | its messages and its rows: pure decoding |
 //! | [`inventory`] | the truth: instances with their VIFs and links, look-ups by everything, and the pure join |
 //! | [`http`] | the Compute API ([`http::compute`]) and the host's own API ([`http::host`]) |
 //! | [`cli`] | `vifctl` |
@@ -41,7 +44,8 @@
 //!
 //! A *domain* is what libvirt calls a guest; an *instance* is a domain joined with its devices. A *VIF* is one virtual
 //! interface of an instance. A *target* is the device name in the domain XML; a *link* is a network device of the
-//! kernel, identified by its index. A source is *synced*, *stale* or *pending*.
+//! kernel, identified by its index. A source is *synced*, *stale* or *pending*, or *absent* where a
+//! host has no such thing. A *port* is one of Open vSwitch's.
 //!
 //! # Rules
 //!

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 pub mod libvirt;
 pub mod netlink;
+pub mod ovsdb;
 
 /// One source's latest complete view, and whether it is being kept current.
 #[derive(Debug)]
@@ -34,6 +35,8 @@ pub enum SyncState {
         #[serde(skip_serializing_if = "Option::is_none")]
         reason: Option<Arc<str>>,
     },
+    /// There is no such source on this host, which is as normal as having it. Nobody waits for it.
+    Absent,
     /// Complete, and kept current by events.
     Synced {
         /// Since when without interruption.
@@ -55,7 +58,7 @@ impl SyncState {
         matches!(self, Self::Synced { .. })
     }
 
-    /// Whether the source has never delivered a complete view.
+    /// Whether the source has never delivered a complete view, although it should.
     #[must_use]
     pub fn is_pending(&self) -> bool {
         matches!(self, Self::Pending { .. })
@@ -72,7 +75,7 @@ impl SyncState {
     pub fn reason(&self) -> Option<&str> {
         match self {
             Self::Pending { reason } => reason.as_deref(),
-            Self::Synced { .. } => None,
+            Self::Absent | Self::Synced { .. } => None,
             Self::Stale { reason, .. } => Some(reason),
         }
     }
@@ -81,6 +84,15 @@ impl SyncState {
 impl<T> Clone for Snapshot<T> {
     fn clone(&self) -> Self {
         Self { data: Arc::clone(&self.data), sync: self.sync.clone() }
+    }
+}
+
+/// What a source that this host does not have says.
+impl<T: Default> Snapshot<T> {
+    /// Nothing, and that there will be nothing.
+    #[must_use]
+    pub fn absent() -> Self {
+        Self { data: Arc::default(), sync: SyncState::Absent }
     }
 }
 
@@ -96,10 +108,18 @@ impl<T> Snapshot<T> {
     pub fn mark_stale(&mut self, why: &str) {
         let reason: Arc<str> = why.into();
         self.sync = match self.sync {
-            SyncState::Pending { .. } => SyncState::Pending { reason: Some(reason) },
+            SyncState::Pending { .. } | SyncState::Absent => SyncState::Pending { reason: Some(reason) },
             SyncState::Synced { .. } => SyncState::Stale { since: now(), reason },
             SyncState::Stale { since, .. } => SyncState::Stale { since, reason },
         };
+    }
+
+    /// Says that there is no such source here, unless there was one before: then that one was lost, with `why`.
+    pub fn mark_absent(&mut self, why: &str) {
+        match self.sync {
+            SyncState::Pending { .. } | SyncState::Absent => self.sync = SyncState::Absent,
+            SyncState::Synced { .. } | SyncState::Stale { .. } => self.mark_stale(why),
+        }
     }
 }
 
@@ -192,6 +212,21 @@ mod tests {
 
         tx.send_modify(|s| s.mark_stale("refused"));
         assert_eq!(rx.borrow().sync, SyncState::Stale { since, reason: "refused".into() });
+    }
+
+    #[test]
+    fn a_source_is_absent_only_until_there_was_one() {
+        let mut snapshot = Snapshot::<u8>::default();
+        snapshot.mark_absent("no socket");
+        assert_eq!(snapshot.sync, SyncState::Absent);
+        assert!(snapshot.sync.is_decided() && !snapshot.sync.is_pending() && !snapshot.sync.is_synced());
+        snapshot.mark_stale("refused");
+        assert_eq!(snapshot.sync, SyncState::Pending { reason: Some("refused".into()) });
+        snapshot.mark_absent("no socket");
+        assert_eq!(snapshot.sync, SyncState::Absent);
+        snapshot.update(1);
+        snapshot.mark_absent("no socket");
+        assert!(matches!(snapshot.sync, SyncState::Stale { .. }) && *snapshot.data == 1);
     }
 
     #[test]

@@ -190,6 +190,7 @@ pub(super) fn status(answer: &Answer<Sync>) -> String {
     for (name, sync) in [("netlink", &answer.sources.netlink)].into_iter().chain(sources) {
         let (state, since) = match sync {
             SyncState::Pending { .. } => ("pending", None),
+            SyncState::Absent => ("absent", None),
             SyncState::Synced { since } => ("synced", Some(since)),
             SyncState::Stale { since, .. } => ("stale", Some(since)),
         };
@@ -204,7 +205,7 @@ pub(super) fn status(answer: &Answer<Sync>) -> String {
 fn doubts(sources: &Sources) -> String {
     let mut text = String::new();
     let mut doubt = |name: &str, sync: &SyncState| match sync {
-        SyncState::Synced { .. } => {}
+        SyncState::Synced { .. } | SyncState::Absent => {}
         SyncState::Pending { reason } => {
             let reason = reason.as_deref().unwrap_or("not tried yet");
             let _ = writeln!(text, "! {name} has not been read yet: {}", plain(reason));
