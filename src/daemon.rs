@@ -3,6 +3,7 @@
 //! | task | in | out |
 //! | --- | --- | --- |
 //! | `netlink` | the kernel's link messages | `Snapshot<Links>` |
+//! | `ovsdb` | Open vSwitch's changes of its database | `Snapshot<Ports>` |
 //! | `libvirt` (per hypervisor) | libvirt's events, doubtful instances | `Snapshot<Domains>` |
 //! | `inventory` | all snapshots | `Arc<Inventory>`, doubtful instances |
 //! | `cache` | domains | the file for the next start |
@@ -33,7 +34,7 @@ use crate::{
     source::{
         Snapshot, SyncState, chain, libvirt,
         netlink::{self, CounterReader},
-        now,
+        now, ovsdb,
     },
 };
 
@@ -108,6 +109,9 @@ impl Daemon {
         let (links_tx, links) = watch::channel(Snapshot::default());
         tasks.spawn(named("netlink", until(stop, netlink::run(config.netlink, links_tx))));
 
+        let (ports_tx, ports) = watch::channel(Snapshot::default());
+        tasks.spawn(named("ovsdb", until(stop, ovsdb::run(config.ovsdb, ports_tx))));
+
         let mut records = load_cache(&config.cache);
         let (doubtful_tx, doubtful) = watch::channel(BTreeSet::new());
         let mut hypervisors = Vec::new();
@@ -130,7 +134,7 @@ impl Daemon {
         }
 
         // The first request finds what is known from the run before, not an inventory that nobody has joined yet.
-        let mut sources = Sources { links, hypervisors };
+        let mut sources = Sources { links, ports, hypervisors };
         let begin = inventory::join(&sources.view(), &config.instance_name_template, &Inventory::default());
         let (inventory_tx, inventory) = watch::channel(Arc::new(begin));
         let join = inventory::run(sources, config.instance_name_template, inventory_tx, doubtful_tx);
@@ -215,7 +219,8 @@ fn status(inventory: &Inventory) -> String {
         inventory.links().len()
     );
     let netlink = inventory.netlink.iter().map(|sync| ("netlink", sync));
-    for (name, sync) in netlink.chain(inventory.hypervisors.iter().map(|h| (&*h.uri, &h.sync))) {
+    let ovsdb = inventory.ovsdb.iter().map(|sync| ("ovsdb", sync));
+    for (name, sync) in netlink.chain(ovsdb).chain(inventory.hypervisors.iter().map(|h| (&*h.uri, &h.sync))) {
         line += &match sync {
             SyncState::Absent => String::new(),
             SyncState::Synced { .. } => format!("; {name} synced"),

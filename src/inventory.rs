@@ -3,14 +3,14 @@
 //! In: the snapshots of all sources. Out: one [`Inventory`], published whole. It is immutable, so one answer is
 //! consistent in itself; whatever vifd answers, it answers from here.
 
-use std::{collections::BTreeSet, convert::Infallible, fmt, iter, pin::Pin, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, convert::Infallible, fmt, pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::future::select_all;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::{
     sync::watch,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 use tracing::debug;
 use uuid::Uuid;
@@ -26,6 +26,7 @@ use crate::{
             domain::{DomainState, FixedIp, Interface, Manager, Migration, Owner},
         },
         netlink::link::{Link, Links},
+        ovsdb::rows::{Port, Ports},
     },
 };
 
@@ -47,11 +48,14 @@ pub struct Inventory {
     pub generation: u64,
     /// The kernel's links, as a source.
     pub netlink: Option<SyncState>,
+    /// The Open vSwitch database, as a source.
+    pub ovsdb: Option<SyncState>,
     /// The hypervisors, as sources.
     pub hypervisors: Vec<Hypervisor>,
     /// Every instance, by hypervisor and name.
     pub instances: Vec<Arc<Instance>>,
     links: Arc<Links>,
+    ports: Arc<Ports>,
     by_uuid: Index<Uuid, u32>,
     by_number: Index<u64, u32>,
     by_name: Index<Arc<str>, u32>,
@@ -59,6 +63,8 @@ pub struct Inventory {
     by_mac: Index<MacAddr, VifPosition>,
     by_device: Index<u32, VifPosition>,
     by_target: Index<Arc<str>, VifPosition>,
+    by_socket: Index<Arc<str>, VifPosition>,
+    by_ovs_port: Index<Arc<str>, VifPosition>,
     links_by_name: Index<Arc<str>, u32>,
     links_by_mac: Index<MacAddr, u32>,
 }
@@ -143,6 +149,9 @@ pub struct Vif {
     /// What other sources say, where they disagree with `id`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub id_disagreement: Vec<Evidence>,
+    /// What other sources say, where they disagree with the domain's description.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disagreements: Vec<Disagreement>,
     /// What the domain's description says.
     #[serde(flatten)]
     pub interface: Interface,
@@ -154,6 +163,10 @@ pub struct Vif {
     /// Why there is no such link.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub no_device: Option<NoDevice>,
+    /// The name of the Open vSwitch port that it is plugged into: usually the device's, but behind a Linux bridge
+    /// (OpenStack's hybrid plug) another link's, and for a vhost-user socket no link's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ovs_port: Option<Arc<str>>,
 }
 
 /// A link of this host, by its identity and its present name.
@@ -169,6 +182,8 @@ pub struct Device {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum VifIdSource {
+    /// `external_ids:iface-id` of its Open vSwitch port.
+    Ovsdb,
     /// `virtualport/parameters@interfaceid`.
     Virtualport,
     /// The instance's one port whose id begins with the 11 characters that the target's name ends with.
@@ -188,6 +203,37 @@ pub struct Evidence {
     pub source: VifIdSource,
     /// What it says.
     pub id: Uuid,
+}
+
+/// Something about a VIF on which another source disagrees with the domain's description.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disagreement {
+    /// What is in doubt.
+    pub what: Fact,
+    /// Who disagrees.
+    pub source: FactSource,
+    /// What it says.
+    pub value: Arc<str>,
+}
+
+/// What two sources may disagree about. On the VIF id they do in [`Vif::id_disagreement`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fact {
+    /// The VIF's MAC address.
+    MacAddress,
+    /// The UUID of the instance that the VIF belongs to.
+    Instance,
+    /// The bridge that the VIF is plugged into.
+    Bridge,
+}
+
+/// A source other than the domain's description.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FactSource {
+    /// The VIF's port in the Open vSwitch database.
+    Ovsdb,
 }
 
 /// Why a VIF has no link on this host.
@@ -263,6 +309,18 @@ impl Inventory {
         &self.links
     }
 
+    /// The ports of this host's Open vSwitch bridges.
+    #[must_use]
+    pub fn ports(&self) -> &Ports {
+        &self.ports
+    }
+
+    /// The Open vSwitch port that this VIF is plugged into.
+    #[must_use]
+    pub fn ovs_port(&self, vif: &Vif) -> Option<&Arc<Port>> {
+        self.ports.by_name(vif.ovs_port.as_ref()?)
+    }
+
     /// The link that has this name or alternative name.
     #[must_use]
     pub fn link_by_name(&self, name: &str) -> Option<&Arc<Link>> {
@@ -273,10 +331,14 @@ impl Inventory {
     #[must_use]
     pub fn staleness(&self, instance: &Instance) -> Option<Staleness> {
         let hypervisor = self.hypervisors.iter().find(|h| h.uri == instance.hypervisor)?;
-        match &hypervisor.sync {
+        let lost = |sync: &SyncState| match sync {
             SyncState::Stale { since, reason } => Some(Staleness { since: *since, reason: Arc::clone(reason) }),
-            _ => instance.unreadable.clone(),
-        }
+            _ => None,
+        };
+        let known_by_ovsdb = || instance.vifs.iter().any(|vif| vif.id_source == VifIdSource::Ovsdb);
+        lost(&hypervisor.sync)
+            .or_else(|| instance.unreadable.clone())
+            .or_else(|| self.ovsdb.as_ref().filter(|_| known_by_ovsdb()).and_then(lost))
     }
 
     /// Since when an instance that is not in here may exist all the same, because a hypervisor is not kept current.
@@ -300,17 +362,18 @@ impl Inventory {
             && self.hypervisors.iter().all(|h| h.unread.is_empty())
     }
 
-    /// Whether every source has been read at least once.
+    /// Whether every source that this host has has been read at least once.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        let links_listed = self.netlink.as_ref().is_some_and(|sync| !sync.is_pending());
-        links_listed && self.is_complete()
+        let read = |sync: &Option<SyncState>| sync.as_ref().is_some_and(|sync| !sync.is_pending());
+        read(&self.netlink) && read(&self.ovsdb) && self.is_complete()
     }
 
     /// Whether the first attempt to read each source has succeeded or failed.
     #[must_use]
     pub fn is_decided(&self) -> bool {
-        self.netlink.as_ref().is_some_and(SyncState::is_decided) && self.hypervisors.iter().all(|h| h.sync.is_decided())
+        let decided = |sync: &Option<SyncState>| sync.as_ref().is_some_and(SyncState::is_decided);
+        decided(&self.netlink) && decided(&self.ovsdb) && self.hypervisors.iter().all(|h| h.sync.is_decided())
     }
 
     /// How many VIFs there are.
@@ -325,6 +388,8 @@ impl Inventory {
 pub struct Sources {
     /// The kernel's links.
     pub links: watch::Receiver<Snapshot<Links>>,
+    /// The ports of the Open vSwitch bridges.
+    pub ports: watch::Receiver<Snapshot<Ports>>,
     /// The domains of each hypervisor.
     pub hypervisors: Vec<HypervisorSource>,
 }
@@ -345,6 +410,8 @@ pub struct HypervisorSource {
 pub struct View {
     /// The kernel's links.
     pub links: Snapshot<Links>,
+    /// The ports of the Open vSwitch bridges.
+    pub ports: Snapshot<Ports>,
     /// Each hypervisor's URI, whether it is optional, and its domains.
     pub hypervisors: Vec<(Arc<str>, bool, Snapshot<Domains>)>,
 }
@@ -357,6 +424,9 @@ pub async fn run(
     tx: watch::Sender<Arc<Inventory>>,
     doubtful: watch::Sender<BTreeSet<Uuid>>,
 ) -> Infallible {
+    // Where there is an Open vSwitch, it knows the ids best: let them not change right after the start.
+    let decided = sources.ports.wait_for(|snapshot| snapshot.sync.is_decided());
+    let _ = timeout(FIRST_PORTS, decided).await;
     loop {
         let started = Instant::now();
         let previous = Arc::clone(&tx.borrow());
@@ -382,6 +452,7 @@ impl Sources {
     pub fn view(&mut self) -> View {
         View {
             links: self.links.borrow_and_update().clone(),
+            ports: self.ports.borrow_and_update().clone(),
             hypervisors: self
                 .hypervisors
                 .iter_mut()
@@ -393,8 +464,9 @@ impl Sources {
     async fn changed(&mut self) {
         // One future for each source; the list is never empty.
         let links: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(self.links.changed());
+        let ports: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(self.ports.changed());
         let hypervisors = self.hypervisors.iter_mut().map(|h| Box::pin(h.domains.changed()) as _);
-        let (result, ..) = select_all(iter::once(links).chain(hypervisors)).await;
+        let (result, ..) = select_all([links, ports].into_iter().chain(hypervisors)).await;
         if result.is_err() {
             // Its task has ended, which stops the daemon; until then there is nothing to join.
             std::future::pending().await
@@ -402,17 +474,38 @@ impl Sources {
     }
 }
 
+/// How long the first join waits for the Open vSwitch database, which answers within milliseconds if it does at all.
+const FIRST_PORTS: Duration = Duration::from_millis(100);
 /// How old the newest answer may become in a storm on a host with tens of thousands of links.
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
 impl fmt::Display for VifIdSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Ovsdb => "its Open vSwitch port",
             Self::Virtualport => "the domain's virtualport",
             Self::TargetName => "the target's name",
             Self::Alias => "the device's alias",
             Self::OnlyPort => "the instance's only port",
             Self::Synthetic => "made by vifd",
+        })
+    }
+}
+
+impl fmt::Display for Fact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::MacAddress => "MAC address",
+            Self::Instance => "instance",
+            Self::Bridge => "bridge",
+        })
+    }
+}
+
+impl fmt::Display for FactSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ovsdb => "its Open vSwitch port",
         })
     }
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use uuid::Uuid;
 
-use super::{Instance, Inventory, NoDevice, Vif};
+use super::{Fact, Instance, Inventory, NoDevice, Vif};
 use crate::source::{
     libvirt::domain::Attachment,
     netlink::link::{Link, LinkKind, LinkRef},
@@ -27,6 +27,9 @@ impl Inventory {
 
     fn contradicts(&self, vif: &Vif) -> bool {
         let Some(device) = &vif.device else { return vif.no_device == Some(NoDevice::TargetMissing) };
+        if vif.ovs_port.as_ref() == Some(&device.name) {
+            return vif.disagreements.iter().any(|disagreement| disagreement.what == Fact::Bridge);
+        }
         let bridge = match &vif.interface.attachment {
             Attachment::Bridge { bridge } if vif.interface.virtualport.is_none() => bridge,
             Attachment::Network { bridge, .. } if vif.interface.virtualport.is_none() => bridge,

@@ -6,16 +6,23 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{Instance, Inventory, Vif, VifPosition};
-use crate::{mac::MacAddr, source::netlink::link::Link};
+use crate::{
+    mac::MacAddr,
+    source::{netlink::link::Link, ovsdb::rows::Port},
+};
 
-/// One thing that a look-up found: a link, a VIF with its instance, or both where the one carries the other.
+/// One thing that a look-up found: a link, an Open vSwitch port, a VIF with its instance, or those of them that belong
+/// together.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Match {
     /// Which of its properties matched.
     pub matched_by: Vec<MatchedBy>,
     /// The link; absent where the VIF has none.
     pub link: Option<Arc<Link>>,
-    /// The instance; absent where no instance owns the link.
+    /// The Open vSwitch port that the link is, or that the VIF is plugged into.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ovs: Option<Arc<Port>>,
+    /// The instance; absent where no instance owns the link or port.
     pub instance: Option<Arc<Instance>>,
     /// The VIF's position in the instance's `vifs`; absent where an instance matched as a whole.
     pub vif: Option<u32>,
@@ -33,6 +40,16 @@ pub enum MatchedBy {
     DeviceMac,
     /// The target in the domain's description, although no such link carries it.
     Target,
+    /// A vhost-user socket.
+    Socket,
+    /// The name of an Open vSwitch port that is no link.
+    OvsPort,
+    /// An Open vSwitch port's bridge and number.
+    Ofport,
+    /// The VIF id that an Open vSwitch port names.
+    IfaceId,
+    /// The MAC address of a VIF that an Open vSwitch port names.
+    AttachedMac,
     /// A VIF's MAC address.
     VifMac,
     /// A VIF's id.
@@ -46,10 +63,11 @@ pub enum MatchedBy {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Key {
+enum Key<'a> {
     Instance(u32),
     Vif(VifPosition),
     Link(u32),
+    Port(&'a str),
 }
 
 impl Match {
@@ -61,7 +79,9 @@ impl Match {
 }
 
 impl Inventory {
-    /// Everything that `thing` may mean: a device name, MAC address, ifindex, VIF id, instance UUID or name.
+    /// Everything that `thing` may mean: a device name, MAC address, ifindex, VIF id, vhost-user socket, instance UUID
+    /// or name, or an Open vSwitch port: by name, or by number as `BRIDGE:NUMBER`. A number means a port only together
+    /// with its bridge; where that is not known, `ofport:NUMBER` finds the port of every bridge.
     #[must_use]
     pub fn find(&self, thing: &str) -> Vec<Match> {
         let mut found = Found { inventory: self, by: BTreeMap::new() };
@@ -87,6 +107,18 @@ impl Inventory {
                 found.add(Key::Vif(position), MatchedBy::Target);
             }
         }
+        for position in self.by_socket.get(thing) {
+            found.add(Key::Vif(position), MatchedBy::Socket);
+        }
+        let wanted = Wanted::new(thing);
+        for port in self.ports.iter() {
+            for matched_by in wanted.matches(port) {
+                // By its name a link has been found already.
+                if matched_by != MatchedBy::OvsPort || self.links_by_name.get(thing).next().is_none() {
+                    found.port(port, matched_by);
+                }
+            }
+        }
         if let Ok(id) = thing.parse::<Uuid>() {
             for position in self.by_vif_id.get(&id) {
                 found.add(Key::Vif(position), MatchedBy::VifId);
@@ -107,14 +139,66 @@ impl Inventory {
     }
 }
 
-struct Found<'a> {
-    inventory: &'a Inventory,
-    by: BTreeMap<Key, Vec<MatchedBy>>,
+/// What a text may mean for an Open vSwitch port.
+struct Wanted<'a> {
+    text: &'a str,
+    /// Of any bridge, if the bridge is `ofport`.
+    ofport: Option<(&'a str, u16)>,
+    id: Option<Uuid>,
+    mac: Option<MacAddr>,
 }
 
-impl Found<'_> {
-    fn add(&mut self, key: Key, matched_by: MatchedBy) {
-        self.by.entry(key).or_default().push(matched_by);
+impl<'a> Wanted<'a> {
+    fn new(text: &'a str) -> Self {
+        let ofport = text.rsplit_once(':').and_then(|(bridge, ofport)| Some((bridge, ofport.parse().ok()?)));
+        Self { text, ofport, id: text.parse().ok(), mac: text.parse().ok() }
+    }
+
+    /// By which of its properties this port is meant.
+    fn matches(&self, port: &Port) -> impl Iterator<Item = MatchedBy> {
+        let is = |text: &Option<Arc<str>>| text.as_deref() == Some(self.text);
+        let numbered = self.ofport.is_some_and(|(bridge, ofport)| {
+            port.ofport == Some(ofport) && (bridge == "ofport" || port.bridge.as_deref() == Some(bridge))
+        });
+        let id = port.iface_id.as_ref().filter(|_| self.id.is_some()).and_then(|id| id.parse().ok());
+        [
+            (*port.name == *self.text, MatchedBy::OvsPort),
+            (numbered, MatchedBy::Ofport),
+            (is(&port.iface_id) || (id.is_some() && id == self.id), MatchedBy::IfaceId),
+            (self.mac.is_some() && port.attached_mac == self.mac, MatchedBy::AttachedMac),
+            (is(&port.socket), MatchedBy::Socket),
+        ]
+        .into_iter()
+        .filter_map(|(matches, by)| matches.then_some(by))
+    }
+}
+
+struct Found<'a> {
+    inventory: &'a Inventory,
+    by: BTreeMap<Key<'a>, Vec<MatchedBy>>,
+}
+
+impl<'a> Found<'a> {
+    fn add(&mut self, key: Key<'a>, matched_by: MatchedBy) {
+        let by = self.by.entry(key).or_default();
+        if !by.contains(&matched_by) {
+            by.push(matched_by);
+        }
+    }
+
+    /// A port stands for the VIFs that are plugged into it, else for the link that it is, else for itself.
+    fn port(&mut self, port: &'a Arc<Port>, matched_by: MatchedBy) {
+        let inventory = self.inventory;
+        let mut plugged = inventory.by_ovs_port.get(&*port.name).peekable();
+        if plugged.peek().is_none() {
+            let by_index = || inventory.links.get(port.ifindex?);
+            let link = inventory.link_by_name(&port.name).or_else(by_index);
+            let link = link.filter(|link| inventory.ports.of_link(link) == Some(port));
+            return self.add(link.map_or(Key::Port(&port.name), |link| Key::Link(link.index)), matched_by);
+        }
+        for position in plugged {
+            self.add(Key::Vif(position), matched_by);
+        }
     }
 
     /// A link stands for the VIFs that it carries; for itself only if it carries none.
@@ -132,18 +216,30 @@ impl Found<'_> {
         let inventory = self.inventory;
         let to_match = |(key, matched_by)| match key {
             Key::Link(index) => {
-                Match { matched_by, link: inventory.links.get(index).cloned(), instance: None, vif: None }
+                let link = inventory.links.get(index);
+                let ovs = link.and_then(|link| inventory.ports.of_link(link)).cloned();
+                Match { matched_by, link: link.cloned(), ovs, instance: None, vif: None }
+            }
+            Key::Port(name) => {
+                Match { matched_by, link: None, ovs: inventory.ports.by_name(name).cloned(), instance: None, vif: None }
             }
             Key::Instance(n) => Match {
                 matched_by,
                 link: None,
+                ovs: None,
                 instance: Some(Arc::clone(&inventory.instances[n as usize])),
                 vif: None,
             },
             Key::Vif(position) => {
                 let (instance, vif) = inventory.vif(position);
                 let link = vif.device.as_ref().and_then(|device| inventory.links.get(device.index));
-                Match { matched_by, link: link.cloned(), instance: Some(Arc::clone(instance)), vif: Some(position.vif) }
+                Match {
+                    matched_by,
+                    link: link.cloned(),
+                    ovs: inventory.ovs_port(vif).cloned(),
+                    instance: Some(Arc::clone(instance)),
+                    vif: Some(position.vif),
+                }
             }
         };
         self.by.into_iter().map(to_match).collect()
@@ -157,6 +253,11 @@ impl fmt::Display for MatchedBy {
             Self::Ifindex => "ifindex",
             Self::DeviceMac => "MAC address of the device",
             Self::Target => "target in the domain XML",
+            Self::Socket => "vhost-user socket",
+            Self::OvsPort => "name of the Open vSwitch port",
+            Self::Ofport => "number of the Open vSwitch port",
+            Self::IfaceId => "iface-id of the Open vSwitch port",
+            Self::AttachedMac => "attached-mac of the Open vSwitch port",
             Self::VifMac => "MAC address of the VIF",
             Self::VifId => "VIF id",
             Self::InstanceUuid => "instance UUID",

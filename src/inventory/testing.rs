@@ -15,6 +15,7 @@ use crate::{
             domain::{Domain, DomainState},
         },
         netlink::link::{Link, LinkKind, Links, OperState},
+        ovsdb::rows::Port,
     },
 };
 
@@ -62,6 +63,38 @@ pub(crate) fn link(index: u32, name: &str) -> Link {
     }
 }
 
+/// An Open vSwitch port on `br-int` that names no VIF.
+pub(crate) fn ovs_port(name: &str, ofport: u16) -> Port {
+    Port {
+        name: name.into(),
+        ifindex: None,
+        bridge: Some("br-int".into()),
+        datapath: Some("netdev".into()),
+        bond: None,
+        bond_mode: None,
+        kind: "system".into(),
+        ofport: Some(ofport),
+        error: None,
+        tag: None,
+        trunks: vec![],
+        vlan_mode: None,
+        iface_id: None,
+        attached_mac: None,
+        vm_uuid: None,
+        mac_in_use: None,
+        admin_up: None,
+        link_up: None,
+        mtu: None,
+        peer: None,
+        socket: None,
+    }
+}
+
+/// The same view on a host whose Open vSwitch has these ports.
+pub(crate) fn with_ports(view: View, ports: &[Port]) -> View {
+    View { ports: Snapshot { data: Arc::new(ports.iter().cloned().map(Arc::new).collect()), sync: synced() }, ..view }
+}
+
 pub(crate) fn synced() -> SyncState {
     SyncState::Synced { since: Timestamp::UNIX_EPOCH }
 }
@@ -77,6 +110,7 @@ pub(crate) fn view(domains: &[String], links: &[Link]) -> View {
     let domains = Snapshot { data: Arc::new(Domains { known, ..Domains::default() }), sync: synced() };
     View {
         links: Snapshot { data: Arc::new(links.iter().cloned().collect::<Links>()), sync: synced() },
+        ports: Snapshot::absent(),
         hypervisors: vec![("qemu:///system".into(), true, domains)],
     }
 }

@@ -2,12 +2,15 @@
 //!
 //! OpenStack's Neutron names its taps after the port (`tap` and the first 11 characters of the port's id), writes the
 //! id into the virtualport where libvirt plugs the port, and lists the ports of an instance in Nova's metadata. Each of
-//! these is missing on some cloud.
+//! these is missing on some cloud. Where the device is a port of Open vSwitch, whoever plugged it wrote the id there.
 
 use uuid::Uuid;
 
 use super::{Evidence, VifIdSource};
-use crate::source::libvirt::domain::{Domain, Interface};
+use crate::source::{
+    libvirt::domain::{Domain, Interface},
+    ovsdb::rows::Port,
+};
 
 /// Every port id that the host's domains mention, to tell whether 11 characters of one are enough.
 pub(super) struct PortIds(Vec<Uuid>);
@@ -30,10 +33,16 @@ impl PortIds {
 }
 
 /// The evidence for the id of the interface at `position`, strongest first, never empty.
-pub(super) fn evidence(domain: &Domain, position: usize, port_ids: &PortIds) -> Vec<Evidence> {
+///
+/// A port that says of itself that it belongs to another instance, such as one that was left behind under a name which
+/// libvirt used again, is the weakest evidence and not the strongest.
+pub(super) fn evidence(domain: &Domain, position: usize, port_ids: &PortIds, port: Option<&Port>) -> Vec<Evidence> {
     let interface = &domain.interfaces[position];
+    let iface_id = port.and_then(|port| port.iface_id.as_deref()?.parse().ok());
+    let foreign = port.and_then(|port| port.vm_uuid).is_some_and(|uuid| uuid != domain.uuid);
     let mut evidence = Vec::with_capacity(1);
     let mut add = |source, id: Option<Uuid>| evidence.extend(id.map(|id| Evidence { source, id }));
+    add(VifIdSource::Ovsdb, iface_id.filter(|_| !foreign));
     add(VifIdSource::Virtualport, interface.virtualport.as_ref().and_then(|port| port.interface_id));
     add(VifIdSource::TargetName, by_target(domain, interface, port_ids));
     add(VifIdSource::Alias, interface.alias.as_deref().and_then(|alias| alias.strip_prefix("ua-")?.parse().ok()));
@@ -41,6 +50,7 @@ pub(super) fn evidence(domain: &Domain, position: usize, port_ids: &PortIds) -> 
     if evidence.is_empty() {
         evidence.push(Evidence { source: VifIdSource::Synthetic, id: synthetic(domain, position) });
     }
+    evidence.extend(iface_id.filter(|_| foreign).map(|id| Evidence { source: VifIdSource::Ovsdb, id }));
     evidence
 }
 

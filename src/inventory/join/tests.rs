@@ -7,7 +7,8 @@ use crate::{
     source::{Snapshot, SyncState, libvirt::Unreadable},
 };
 use jiff::Timestamp;
-use uuid::Uuid;
+
+mod ovs;
 
 const MAC: &str = "fa:16:3e:00:00:01";
 const TAP: &str = "tapa756caef-c7";

@@ -295,6 +295,17 @@ impl Interface {
     }
 }
 
+impl Interface {
+    /// The vhost-user socket that it is connected by.
+    #[must_use]
+    pub fn socket(&self) -> Option<&Arc<str>> {
+        match &self.attachment {
+            Attachment::Vhostuser { socket, .. } => socket.as_ref(),
+            _ => None,
+        }
+    }
+}
+
 impl VirtualPort {
     fn decode(node: Node) -> Self {
         let parameter = |name| child(node, "parameters").and_then(|n| n.attribute(name));
