@@ -59,7 +59,8 @@ enum Command {
     },
     /// Whose a thing is: everything that it matches
     Who {
-        /// A device name, MAC address, ifindex, VIF id, or an instance's UUID or name
+        /// A device name, MAC address, ifindex, VIF id, vhost-user socket, an instance's UUID or name, or an Open vSwitch
+        /// port as BRIDGE:NUMBER (br-int:5; ofport:5 for that of any bridge)
         thing: String,
     },
     /// Whether what the daemon knows is being kept current

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use crate::{
     http::host::{Answer, InstanceRecord, Instances, OneInstance, Sources, Sync, Who, WhoMatch},
     inventory::{Instance, Match, Staleness, Vif},
-    source::{SyncState, libvirt::domain::Migration, netlink::link::Link},
+    source::{SyncState, libvirt::domain::Migration, netlink::link::Link, ovsdb::rows::Port},
 };
 
 /// `vifctl list`
@@ -88,6 +88,9 @@ fn vif_lines(text: &mut String, record: &InstanceRecord, n: usize, vif: &Vif) {
     for other in &vif.id_disagreement {
         line("but", format!("{} says {}", other.source, other.id));
     }
+    for other in &vif.disagreements {
+        line("but", format!("{} says {} {}", other.source, other.what, plain(&other.value)));
+    }
     line("MAC address", interface.mac.to_string());
     let source = interface.attachment.source().map(|source| format!(" on {}", plain(&source))).unwrap_or_default();
     line("type", interface.attachment.type_name().to_owned() + &source);
@@ -106,6 +109,12 @@ fn vif_lines(text: &mut String, record: &InstanceRecord, n: usize, vif: &Vif) {
     if let Some(link) = record.links.iter().find(carried_by) {
         line("", link_summary(link));
     }
+    if let Some(port) = record.ovs_ports.iter().find(|port| vif.ovs_port.as_ref() == Some(&port.name)) {
+        line("OVS port", port_summary(port));
+        if let Some(error) = &port.error {
+            line("OVS error", plain(error));
+        }
+    }
 }
 
 /// `vifctl who`
@@ -116,7 +125,8 @@ pub(super) fn who(answer: &Answer<Who>, thing: &str) -> String {
         let _ = writeln!(
             text,
             "Nothing on this host has the name, MAC address, ifindex or id {}. Searched: device names and alternative \
-             names, ifindexes, MAC addresses of devices and VIFs, VIF ids, targets, instance UUIDs and names.",
+             names, ifindexes, MAC addresses of devices and VIFs, VIF ids, targets, vhost-user sockets, names and numbers \
+             of Open vSwitch ports, instance UUIDs and names.",
             plain(thing)
         );
     }
@@ -126,7 +136,7 @@ pub(super) fn who(answer: &Answer<Who>, thing: &str) -> String {
 /// What a match is, in one sentence and the facts about it.
 fn match_sentence(found: &WhoMatch) -> String {
     let mut text = String::new();
-    let Match { matched_by, link, instance, .. } = &found.found;
+    let Match { matched_by, link, ovs, instance, .. } = &found.found;
     let by: Vec<_> = matched_by.iter().map(ToString::to_string).collect();
     let name = |link: &Link| format!("{} (ifindex {}, {})", plain(&link.name), link.index, link.kind);
     match (link, instance, found.found.vif()) {
@@ -156,7 +166,13 @@ fn match_sentence(found: &WhoMatch) -> String {
         (Some(link), None, _) => {
             let _ = write!(text, "{} carries no VIF of an instance on this host", name(link));
         }
-        (None, None, _) => text += "an empty match",
+        (None, None, _) => match ovs {
+            Some(port) => {
+                let _ =
+                    write!(text, "Open vSwitch port {} carries no VIF of an instance on this host", plain(&port.name));
+            }
+            None => text += "an empty match",
+        },
     }
     let _ = writeln!(text, ".\n  matched by   {}", by.join(", "));
     if let Some(instance) = instance {
@@ -170,6 +186,12 @@ fn match_sentence(found: &WhoMatch) -> String {
         let controller = found.controller_name.as_deref().map(|name| format!(", on {}", plain(name)));
         let _ = writeln!(text, "  device       {}{}", link_summary(link), controller.unwrap_or_default());
     }
+    if let Some(port) = ovs {
+        let _ = writeln!(text, "  OVS port     {}", port_summary(port));
+        if let Some(error) = &port.error {
+            let _ = writeln!(text, "  OVS error    {}", plain(error));
+        }
+    }
     if let Some(stale) = &found.stale {
         let _ = writeln!(text, "  stale        {}", staleness(stale));
     }
@@ -178,16 +200,18 @@ fn match_sentence(found: &WhoMatch) -> String {
 
 /// `vifctl status`
 pub(super) fn status(answer: &Answer<Sync>) -> String {
-    let Sync { version, ready, instances, vifs, links } = &answer.body;
+    let Sync { version, ready, instances, vifs, links, ovs_ports } = &answer.body;
     let ready = if *ready { "ready" } else { "not ready" };
     let text = format!(
-        "vifd {}, {ready}: {instances} instances, {vifs} VIFs, {links} links; generation {}\n\n",
+        "vifd {}, {ready}: {instances} instances, {vifs} VIFs, {links} links{}; generation {}\n\n",
         plain(version),
+        if answer.sources.ovsdb == SyncState::Absent { String::new() } else { format!(", {ovs_ports} OVS ports") },
         answer.generation
     );
     let mut table = table(&["SOURCE", "STATE", "FOR", "WHY"]);
     let sources = answer.sources.hypervisors.iter().map(|h| (&*h.uri, &h.sync));
-    for (name, sync) in [("netlink", &answer.sources.netlink)].into_iter().chain(sources) {
+    let host = [("netlink", &answer.sources.netlink), ("ovsdb", &answer.sources.ovsdb)];
+    for (name, sync) in host.into_iter().chain(sources) {
         let (state, since) = match sync {
             SyncState::Pending { .. } => ("pending", None),
             SyncState::Absent => ("absent", None),
@@ -215,6 +239,7 @@ fn doubts(sources: &Sources) -> String {
         }
     };
     doubt("netlink", &sources.netlink);
+    doubt("ovsdb", &sources.ovsdb);
     let optional_listed = sources.hypervisors.iter().any(|h| h.optional && !h.sync.is_pending());
     for hypervisor in &sources.hypervisors {
         if !(hypervisor.optional && optional_listed && hypervisor.sync.is_pending()) {
@@ -262,6 +287,20 @@ fn state(instance: &Instance) -> String {
         Some(Migration::Outgoing) => ", migrating out",
     };
     format!("{}{migration}", instance.state)
+}
+
+fn port_summary(port: &Port) -> String {
+    let mut parts = vec![match &port.bridge {
+        Some(bridge) => format!("{} on {}", plain(&port.name), plain(bridge)),
+        None => format!("{} on no bridge", plain(&port.name)),
+    }];
+    parts.push(port.ofport.map_or("no ofport".to_owned(), |ofport| format!("ofport {ofport}")));
+    parts.extend(port.vlan());
+    parts.extend((&*port.kind != "system").then(|| format!("type {}", plain(&port.kind))));
+    parts.extend(port.bond.as_ref().map(|bond| format!("in bond {}", plain(bond))));
+    parts.extend(port.peer.as_ref().map(|peer| format!("peer {}", plain(peer))));
+    parts.extend(port.socket.as_ref().map(|socket| format!("socket {}", plain(socket))));
+    parts.join(", ")
 }
 
 fn instance_name(instance: &Instance) -> String {

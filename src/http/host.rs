@@ -8,7 +8,7 @@
 //! | `devices?kind=&controller=&owned=` | the links to which all of these apply |
 //! | `devices/{device}` | one, by name, alternative name or ifindex |
 //! | `devices/{device}/counters` | its 64-bit counters, read from the kernel now |
-//! | `who?thing=` | everything that a name, MAC address, ifindex or id matches |
+//! | `who?thing=` | everything that a name, MAC address, ifindex, id, socket or Open vSwitch port (`br-int:5`) matches |
 //! | `sync` | whether each source is kept current, and how much there is |
 //!
 //! Every answer carries the generation of the inventory that it was made from and the state of each source. The types
@@ -34,6 +34,7 @@ use crate::{
     source::{
         SyncState,
         netlink::link::{Counters, Link},
+        ovsdb::rows::Port,
     },
 };
 
@@ -54,6 +55,8 @@ pub struct Answer<T> {
 pub struct Sources {
     /// The kernel's links.
     pub netlink: SyncState,
+    /// The Open vSwitch database.
+    pub ovsdb: SyncState,
     /// The hypervisors' domains.
     pub hypervisors: Vec<Hypervisor>,
 }
@@ -82,6 +85,8 @@ pub struct InstanceRecord {
     pub stale: Option<Staleness>,
     /// The links that `vifs[].device` names.
     pub links: Vec<Arc<Link>>,
+    /// The Open vSwitch ports that `vifs[].ovs_port` names.
+    pub ovs_ports: Vec<Arc<Port>>,
 }
 
 /// `vifs`
@@ -105,6 +110,8 @@ pub struct VifRecord {
     pub vif: Vif,
     /// The link that carries it.
     pub link: Option<Arc<Link>>,
+    /// The Open vSwitch port that it is plugged into.
+    pub ovs: Option<Arc<Port>>,
     /// Why and since when this record is not kept current; null if it is.
     pub stale: Option<Staleness>,
 }
@@ -129,7 +136,9 @@ pub struct DeviceRecord {
     /// The link.
     #[serde(flatten)]
     pub link: Arc<Link>,
-    /// The name of its controller.
+    /// The Open vSwitch port that it is.
+    pub ovs: Option<Arc<Port>>,
+    /// The name of its controller; of an Open vSwitch port, the bridge.
     pub controller_name: Option<Arc<str>>,
     /// The VIFs that it carries: none for a device that no instance owns.
     pub carries: Vec<Carried>,
@@ -172,7 +181,7 @@ pub struct WhoMatch {
     /// What matched.
     #[serde(flatten)]
     pub found: Match,
-    /// The name of the link's controller.
+    /// The name of the link's controller; of an Open vSwitch port, the bridge.
     pub controller_name: Option<Arc<str>>,
     /// Why and since when the instance's record is not kept current; null if it is.
     pub stale: Option<Staleness>,
@@ -191,6 +200,8 @@ pub struct Sync {
     pub vifs: usize,
     /// How many links.
     pub links: usize,
+    /// How many Open vSwitch ports.
+    pub ovs_ports: usize,
 }
 
 pub(super) fn router() -> Router<App> {
@@ -369,6 +380,7 @@ async fn sync(State(app): State<App>) -> Reply<Sync> {
         instances: inventory.instances.len(),
         vifs: inventory.vif_count(),
         links: inventory.links().len(),
+        ovs_ports: inventory.ports().len(),
     };
     reply(&inventory, body)
 }
@@ -377,6 +389,7 @@ impl Sources {
     pub(super) fn of(inventory: &Inventory) -> Self {
         Self {
             netlink: inventory.netlink.clone().unwrap_or(SyncState::Pending { reason: None }),
+            ovsdb: inventory.ovsdb.clone().unwrap_or(SyncState::Pending { reason: None }),
             hypervisors: inventory.hypervisors.clone(),
         }
     }
@@ -389,6 +402,7 @@ impl InstanceRecord {
             instance: Arc::clone(instance),
             stale: inventory.staleness(instance),
             links: devices.filter_map(|device| inventory.links().get(device.index).cloned()).collect(),
+            ovs_ports: instance.vifs.iter().filter_map(|vif| inventory.ovs_port(vif).cloned()).collect(),
         }
     }
 }
@@ -402,6 +416,7 @@ impl VifRecord {
             display_name: instance.display_name.clone(),
             vif: vif.clone(),
             link: link.cloned(),
+            ovs: inventory.ovs_port(vif).cloned(),
             stale: inventory.staleness(instance),
         }
     }
@@ -414,10 +429,21 @@ impl DeviceRecord {
             instance_name: Arc::clone(&instance.name),
             vif_id: vif.id,
         });
-        Self { link: Arc::clone(link), controller_name: controller_name(inventory, link), carries: carries.collect() }
+        Self {
+            link: Arc::clone(link),
+            ovs: inventory.ports().of_link(link).cloned(),
+            controller_name: controller_name(inventory, link),
+            carries: carries.collect(),
+        }
     }
 }
 
+/// The kernel does not know the bridges of Open vSwitch: a port's controller is none (datapath in user space) or the
+/// datapath as a whole (`ovs-system`).
 fn controller_name(inventory: &Inventory, link: &Link) -> Option<Arc<str>> {
+    let bridge = inventory.ports().of_link(link).and_then(|port| port.bridge.as_ref());
+    if let Some(bridge) = bridge.filter(|bridge| **bridge != link.name) {
+        return Some(Arc::clone(bridge));
+    }
     inventory.links().get(link.controller?).map(|controller| Arc::clone(&controller.name))
 }
