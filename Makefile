@@ -15,6 +15,7 @@ all: build
 
 deps:
 	packaging/install-deps build hypervisor
+	tests/testbed/openvswitch install
 
 build:
 	packaging/install-deps build

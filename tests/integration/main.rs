@@ -3,9 +3,10 @@
 //! * `daemon` starts the real binary and looks at its flags, signals, files and exit status;
 //! * `libvirt` follows libvirt's own test driver, without root;
 //! * `netlink` follows the kernel in a network namespace of its own;
-//! * `guests` runs guests on a private hypervisor and compares every answer with what libvirt and `ip` say.
+//! * `guests` runs guests on a private hypervisor and compares every answer with what libvirt and `ip` say;
+//! * `ovsdb` does so with a real Open vSwitch.
 //!
-//! The last two need root and are ignored without it; `make test` runs everything.
+//! The last three need root and are ignored without it; `make test` runs everything.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
@@ -13,4 +14,5 @@ mod daemon;
 mod guests;
 mod libvirt;
 mod netlink;
+mod ovsdb;
 mod support;

@@ -31,8 +31,16 @@ impl Vifd {
     pub fn start(mut command: Command, dir: &Path, config: &str) -> Self {
         let (socket, log, file) = (dir.join("vifd.sock"), dir.join("vifd.log"), dir.join("vifd.toml"));
         let cache = dir.join("vifd.cache");
-        let own = format!("listen = '127.0.0.1:0'\nsocket = '{}'\ncache = '{}'\n", socket.display(), cache.display());
-        fs::write(&file, own + config).unwrap();
+        let own = format!("listen = '127.0.0.1:0'
+socket = '{}'
+cache = '{}'
+", socket.display(), cache.display());
+        // That of a private hypervisor; elsewhere there is none, and certainly not this machine's.
+        let ovsdb = format!("
+[ovsdb]
+socket = '{}'
+", dir.join("run/openvswitch/db.sock").display());
+        fs::write(&file, own + config + &ovsdb).unwrap();
         command.args(["--log", "debug", "--config"]).arg(&file);
         let process =
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log).unwrap()).spawn().unwrap();
