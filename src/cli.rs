@@ -59,8 +59,8 @@ enum Command {
     },
     /// Whose a thing is: everything that it matches
     Who {
-        /// A device name, MAC address, ifindex, VIF id, vhost-user socket, an instance's UUID or name, or an Open vSwitch
-        /// port as BRIDGE:NUMBER (br-int:5; ofport:5 for that of any bridge)
+        /// A device name, MAC address, ifindex, VIF id, fixed or PCI address, vhost-user socket, Open vSwitch port, or an
+        /// instance's UUID or name
         thing: String,
     },
     /// Whether what the daemon knows is being kept current

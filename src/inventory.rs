@@ -3,7 +3,7 @@
 //! In: the snapshots of all sources. Out: one [`Inventory`], published whole. It is immutable, so one answer is
 //! consistent in itself; whatever vifd answers, it answers from here.
 
-use std::{collections::BTreeSet, convert::Infallible, fmt, pin::Pin, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, convert::Infallible, fmt, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::future::select_all;
 use jiff::Timestamp;
@@ -23,7 +23,7 @@ use crate::{
         Snapshot, SyncState,
         libvirt::{
             Domains,
-            domain::{DomainState, FixedIp, Interface, Manager, Migration, Owner},
+            domain::{DomainState, FixedIp, Interface, Manager, Migration, Owner, PciAddress},
         },
         netlink::link::{Link, Links},
         ovsdb::rows::{Port, Ports},
@@ -63,6 +63,8 @@ pub struct Inventory {
     by_mac: Index<MacAddr, VifPosition>,
     by_device: Index<u32, VifPosition>,
     by_target: Index<Arc<str>, VifPosition>,
+    by_fixed_ip: Index<IpAddr, VifPosition>,
+    by_pci: Index<PciAddress, VifPosition>,
     by_socket: Index<Arc<str>, VifPosition>,
     by_ovs_port: Index<Arc<str>, VifPosition>,
     links_by_name: Index<Arc<str>, u32>,

@@ -124,9 +124,9 @@ pub(super) fn who(answer: &Answer<Who>, thing: &str) -> String {
     if answer.body.matches.is_empty() {
         let _ = writeln!(
             text,
-            "Nothing on this host has the name, MAC address, ifindex or id {}. Searched: device names and alternative \
-             names, ifindexes, MAC addresses of devices and VIFs, VIF ids, targets, vhost-user sockets, names and numbers \
-             of Open vSwitch ports, instance UUIDs and names.",
+            "Nothing on this host matches {}. Searched: device names and alternative names, ifindexes, MAC addresses of \
+             devices and VIFs, VIF ids, fixed addresses, PCI addresses, targets, vhost-user sockets, names and numbers of \
+             Open vSwitch ports, instance UUIDs and names.",
             plain(thing)
         );
     }

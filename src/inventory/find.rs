@@ -1,6 +1,6 @@
 //! Reverse look-ups: whatever an operator has in hand, everything that it matches.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::{Instance, Inventory, Vif, VifPosition};
 use crate::{
     mac::MacAddr,
-    source::{netlink::link::Link, ovsdb::rows::Port},
+    source::{libvirt::domain::PciAddress, netlink::link::Link, ovsdb::rows::Port},
 };
 
 /// One thing that a look-up found: a link, an Open vSwitch port, a VIF with its instance, or those of them that belong
@@ -54,6 +54,10 @@ pub enum MatchedBy {
     VifMac,
     /// A VIF's id.
     VifId,
+    /// A fixed address that the cloud's metadata gives to a VIF.
+    FixedIp,
+    /// The address of a PCI device that was handed to a guest.
+    PciAddress,
     /// An instance's UUID.
     InstanceUuid,
     /// An instance's libvirt name.
@@ -79,8 +83,8 @@ impl Match {
 }
 
 impl Inventory {
-    /// Everything that `thing` may mean: a device name, MAC address, ifindex, VIF id, vhost-user socket, instance UUID
-    /// or name, or an Open vSwitch port: by name, or by number as `BRIDGE:NUMBER`. A number means a port only together
+    /// Everything that `thing` may mean: a device name, MAC address, ifindex, VIF id, fixed address, PCI address,
+    /// vhost-user socket, instance UUID or name, or an Open vSwitch port: by name, or by number as `BRIDGE:NUMBER`. A number means a port only together
     /// with its bridge; where that is not known, `ofport:NUMBER` finds the port of every bridge.
     #[must_use]
     pub fn find(&self, thing: &str) -> Vec<Match> {
@@ -125,6 +129,16 @@ impl Inventory {
             }
             for instance in self.by_uuid.get(&id) {
                 found.add(Key::Instance(instance), MatchedBy::InstanceUuid);
+            }
+        }
+        if let Ok(address) = thing.parse::<IpAddr>() {
+            for position in self.by_fixed_ip.get(&address) {
+                found.add(Key::Vif(position), MatchedBy::FixedIp);
+            }
+        }
+        if let Ok(address) = PciAddress::try_from(thing.to_owned()) {
+            for position in self.by_pci.get(&address) {
+                found.add(Key::Vif(position), MatchedBy::PciAddress);
             }
         }
         for instance in self.by_name.get(thing) {
@@ -260,6 +274,8 @@ impl fmt::Display for MatchedBy {
             Self::AttachedMac => "attached-mac of the Open vSwitch port",
             Self::VifMac => "MAC address of the VIF",
             Self::VifId => "VIF id",
+            Self::FixedIp => "fixed address of the VIF",
+            Self::PciAddress => "PCI address",
             Self::InstanceUuid => "instance UUID",
             Self::InstanceName => "instance name",
             Self::DisplayName => "display name",

@@ -85,6 +85,10 @@ pub fn join(view: &View, template: &NameTemplate, previous: &Inventory) -> Inven
         by_target: vifs()
             .filter_map(|(vif, position)| Some((Arc::clone(vif.interface.target.as_ref()?), position)))
             .collect(),
+        by_fixed_ip: vifs()
+            .flat_map(|(vif, position)| vif.fixed_ips.iter().map(move |ip| (ip.address, position)))
+            .collect(),
+        by_pci: vifs().filter_map(|(vif, position)| Some((vif.interface.pci()?, position))).collect(),
         by_socket: vifs().filter_map(|(vif, position)| Some((vif.interface.socket()?.clone(), position))).collect(),
         by_ovs_port: vifs().filter_map(|(vif, position)| Some((vif.ovs_port.clone()?, position))).collect(),
         links_by_mac: links.iter().filter_map(|link| Some((link.mac?, link.index))).collect(),

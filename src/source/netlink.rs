@@ -85,7 +85,9 @@ async fn session(config: &NetlinkConfig, tx: &watch::Sender<Snapshot<Links>>) ->
         // Whatever queued up during the listing describes each link completely, so replaying it ends in the truth;
         // publishing before the queue is empty would show the past again.
         while events.take_in(&mut links)?.is_more() {}
-        info!(links = links.len(), "read all links");
+        if !tx.borrow().sync.is_synced() {
+            info!(links = links.len(), "read all links");
+        }
         publish(tx, links.clone());
         let resync = sleep(config.resync_interval);
         tokio::pin!(resync);

@@ -221,8 +221,9 @@ impl Session {
                 let previous = std::mem::replace(&mut self.monitor, id);
                 if previous != 0 {
                     self.send(&rpc::monitor_cancel(UNAWAITED, previous)).await?;
+                } else {
+                    info!(ports = self.tables.ports().len(), "read the Open vSwitch database");
                 }
-                info!(ports = self.tables.ports().len(), "read the Open vSwitch database");
                 Ok(true)
             }
             // An answer that nobody waits for, an update of a monitor that was replaced, or something else.

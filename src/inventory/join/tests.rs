@@ -169,6 +169,14 @@ fn absence_proves_nothing_until_every_hypervisor_was_listed() {
 }
 
 #[test]
+fn a_device_that_was_handed_to_a_guest_is_found_by_its_pci_address() {
+    let address = "<source><address type='pci' domain='0x0000' bus='0x03' slot='0x10' function='0x2'/></source>";
+    let hostdev = format!("<interface type='hostdev'><mac address='{MAC}'/>{address}</interface>");
+    let found = joined(&view(&[nova(&hostdev, &[])], &[])).find("0000:03:10.2");
+    assert_eq!((found.len(), &*found[0].matched_by, found[0].vif), (1, &[MatchedBy::PciAddress][..], Some(0)));
+}
+
+#[test]
 fn a_reverse_look_up_lists_everything_that_matches() {
     let mut tap = link(7, TAP);
     tap.mac = Some(MAC.parse().unwrap());
@@ -192,6 +200,7 @@ fn a_reverse_look_up_lists_everything_that_matches() {
     assert_eq!(found("gone0"), [(vec![MatchedBy::Target], String::new(), Some(1))]);
     assert_eq!(found(&PORT.to_string()), [(vec![MatchedBy::VifId], TAP.into(), Some(0))]);
     assert_eq!(found(&WEB.to_string()), [(vec![MatchedBy::InstanceUuid], String::new(), None)]);
+    assert_eq!(found("10.0.0.5"), [(vec![MatchedBy::FixedIp], TAP.into(), Some(0))]);
     assert_eq!(found("web"), [(vec![MatchedBy::DisplayName], String::new(), None)]);
     assert_eq!(found("nothing"), []);
 }

@@ -296,6 +296,15 @@ impl Interface {
 }
 
 impl Interface {
+    /// The address of the PCI device that was handed to the guest.
+    #[must_use]
+    pub fn pci(&self) -> Option<PciAddress> {
+        match self.attachment {
+            Attachment::Hostdev { pci } => pci,
+            _ => None,
+        }
+    }
+
     /// The vhost-user socket that it is connected by.
     #[must_use]
     pub fn socket(&self) -> Option<&Arc<str>> {

@@ -31,15 +31,22 @@ impl Vifd {
     pub fn start(mut command: Command, dir: &Path, config: &str) -> Self {
         let (socket, log, file) = (dir.join("vifd.sock"), dir.join("vifd.log"), dir.join("vifd.toml"));
         let cache = dir.join("vifd.cache");
-        let own = format!("listen = '127.0.0.1:0'
+        let own = format!(
+            "listen = '127.0.0.1:0'
 socket = '{}'
 cache = '{}'
-", socket.display(), cache.display());
+",
+            socket.display(),
+            cache.display()
+        );
         // That of a private hypervisor; elsewhere there is none, and certainly not this machine's.
-        let ovsdb = format!("
+        let ovsdb = format!(
+            "
 [ovsdb]
 socket = '{}'
-", dir.join("run/openvswitch/db.sock").display());
+",
+            dir.join("run/openvswitch/db.sock").display()
+        );
         fs::write(&file, own + config + &ovsdb).unwrap();
         command.args(["--log", "debug", "--config"]).arg(&file);
         let process =

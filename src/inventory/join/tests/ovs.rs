@@ -143,7 +143,8 @@ fn a_vhost_user_port_is_found_by_target_and_by_socket() {
         ..Port { vm_uuid: None, attached_mac: None, ..plugged("vhu1", 5) }
     };
     let server = Port { kind: "dpdkvhostuser".into(), socket: None, ..client.clone() };
-    let port = |interface: String, port: &Port| only_vif(&host(&interface, &[], &[port.clone()])).ovs_port.clone();
+    let port =
+        |interface: String, port: &Port| only_vif(&host(&interface, &[], std::slice::from_ref(port))).ovs_port.clone();
     assert_eq!(port(interface("<target dev='vhu1'/>", "/elsewhere"), &client).as_deref(), Some("vhu1"));
     assert_eq!(port(interface("", "/run/vhu1.sock"), &client).as_deref(), Some("vhu1"));
     assert_eq!(port(interface("", "/run/openvswitch/vhu1"), &server).as_deref(), Some("vhu1"));
