@@ -20,10 +20,12 @@ use serde::{Serialize, de::DeserializeOwned};
 use self::client::{Client, ClientError};
 use crate::{
     config::DEFAULT_SOCKET,
-    http::host::{Answer, Instances, OneInstance, Sync, Who},
+    http::host::{Answer, Who},
+    inventory::MatchedBy,
 };
 
 mod client;
+mod process;
 mod show;
 
 /// Tells which device carries each virtual interface of each instance on this hypervisor.
@@ -59,8 +61,8 @@ enum Command {
     },
     /// Whose a thing is: everything that it matches
     Who {
-        /// A device name, MAC address, ifindex, VIF id, fixed or PCI address, vhost-user socket, Open vSwitch port, or an
-        /// instance's UUID or name
+        /// A device name, MAC address, ifindex, VIF id, fixed or PCI address, vhost-user socket, Open vSwitch port, PID,
+        /// or an instance's UUID or name
         thing: String,
     },
     /// Whether what the daemon knows is being kept current
@@ -93,37 +95,62 @@ impl Command {
     /// Says whether there was anything to show.
     fn run(&self, client: &Client, output: Output) -> Result<bool, ClientError> {
         match self {
-            Self::List => answer(client, "/host/v1/instances", output, show::list, |_: &Answer<Instances>| true),
+            Self::List => answer(client, "/host/v1/instances", output, show::list),
             Self::Show { instance } => {
                 let path = format!("/host/v1/instances/{}", client::encode(instance));
-                answer(client, &path, output, show::instance, |_: &Answer<OneInstance>| true)
+                answer(client, &path, output, show::instance)
             }
             Self::Who { thing } => {
-                let path = format!("/host/v1/who?thing={}", client::encode(thing));
-                let show = |answer: &_| show::who(answer, thing);
-                answer(client, &path, output, show, |answer: &Answer<Who>| !answer.body.matches.is_empty())
+                let answer = who(client, thing)?;
+                let text = output.text(&answer, |answer| show::who(answer, thing))?;
+                write(&text).map(|()| !answer.body.matches.is_empty())
             }
-            Self::Status => answer(client, "/host/v1/sync", output, show::status, |_: &Answer<Sync>| true),
+            Self::Status => answer(client, "/host/v1/sync", output, show::status),
         }
     }
 }
 
-/// Asks, writes the answer, and says whether it `found` anything.
+/// Everything that `thing` matches. What a process is only this end of the socket can tell: the daemon asks nobody.
+fn who(client: &Client, thing: &str) -> Result<Answer<Who>, ClientError> {
+    let ask = |thing: &str| client.get::<Answer<Who>>(&format!("/host/v1/who?thing={}", client::encode(thing)));
+    let mut answer = ask(thing)?;
+    if let Some(instance) = thing.parse().ok().and_then(process::instance_of) {
+        let by_process = ask(&instance)?.body.matches.into_iter().map(|mut found| {
+            found.found.matched_by = vec![MatchedBy::Process];
+            found
+        });
+        answer.body.matches.extend(by_process);
+    }
+    Ok(answer)
+}
+
+/// Asks and writes the answer.
 fn answer<T: DeserializeOwned + Serialize>(
     client: &Client,
     path: &str,
     output: Output,
     table: impl FnOnce(&Answer<T>) -> String,
-    found: impl FnOnce(&Answer<T>) -> bool,
 ) -> Result<bool, ClientError> {
-    let answer: Answer<T> = client.get(path)?;
-    let text = match output {
-        Output::Table => table(&answer),
-        Output::Json => serde_json::to_string_pretty(&answer).map_err(ClientError::Malformed)? + "\n",
-    };
-    // A reader that has seen enough, such as `head`, is no error.
+    write(&output.text(&client.get(path)?, table)?).map(|()| true)
+}
+
+impl Output {
+    fn text<T: Serialize>(
+        self,
+        answer: &Answer<T>,
+        table: impl FnOnce(&Answer<T>) -> String,
+    ) -> Result<String, ClientError> {
+        match self {
+            Self::Table => Ok(table(answer)),
+            Self::Json => Ok(serde_json::to_string_pretty(answer).map_err(ClientError::Malformed)? + "\n"),
+        }
+    }
+}
+
+fn write(text: &str) -> Result<(), ClientError> {
     match io::stdout().write_all(text.as_bytes()) {
+        // A reader that has seen enough, such as `head`, is no error.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(ClientError::Write(error)),
-        _ => Ok(found(&answer)),
+        _ => Ok(()),
     }
 }

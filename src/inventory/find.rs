@@ -58,6 +58,8 @@ pub enum MatchedBy {
     FixedIp,
     /// The address of a PCI device that was handed to a guest.
     PciAddress,
+    /// The PID of a process of an instance; told by `vifctl`, which looks into `/proc`.
+    Process,
     /// An instance's UUID.
     InstanceUuid,
     /// An instance's libvirt name.
@@ -84,8 +86,9 @@ impl Match {
 
 impl Inventory {
     /// Everything that `thing` may mean: a device name, MAC address, ifindex, VIF id, fixed address, PCI address,
-    /// vhost-user socket, instance UUID or name, or an Open vSwitch port: by name, or by number as `BRIDGE:NUMBER`. A number means a port only together
-    /// with its bridge; where that is not known, `ofport:NUMBER` finds the port of every bridge.
+    /// vhost-user socket, instance UUID or name, or an Open vSwitch port: by name, or by number as `BRIDGE:NUMBER`. A
+    /// number means a port only together with its bridge; where that is not known, `ofport:NUMBER` finds the port of every
+    /// bridge.
     #[must_use]
     pub fn find(&self, thing: &str) -> Vec<Match> {
         let mut found = Found { inventory: self, by: BTreeMap::new() };
@@ -276,6 +279,7 @@ impl fmt::Display for MatchedBy {
             Self::VifId => "VIF id",
             Self::FixedIp => "fixed address of the VIF",
             Self::PciAddress => "PCI address",
+            Self::Process => "PID",
             Self::InstanceUuid => "instance UUID",
             Self::InstanceName => "instance name",
             Self::DisplayName => "display name",

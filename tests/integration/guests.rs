@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::support::{
     eventually, http,
     hypervisor::Hypervisor,
-    vifd::{VIFD, Vifd},
+    vifd::{VIFCTL, VIFD, Vifd},
 };
 
 const QEMU: &str = "qemu:///system";
@@ -102,6 +102,12 @@ fn guests_and_containers_come_and_go_with_their_devices() {
     let tap_of_two = &vifd.get(&format!("/host/v1/devices/{}", tap(2, 0)))["device"];
     assert_eq!((&tap_of_two["controller_name"], &tap_of_two["kind"]), (&json!("br0"), &json!("tap")));
     assert_eq!(tap_of_two["multi_queue"], true);
+
+    let who = |pid: &str| hypervisor.run(&format!("{VIFCTL} --socket {} who {}", vifd.socket.display(), pid.trim()));
+    let qemu = who(&hypervisor.run("pgrep -f '[q]emu-system.*instance-00000002'"));
+    assert!(qemu.contains("Instance instance-00000002") && qemu.contains("matched by   PID"), "{qemu}");
+    let container = who(&hypervisor.run("pgrep -P $(pgrep -f '[l]ibvirt_lxc --name instance-00000003') | head -n 1"));
+    assert!(container.contains("Instance instance-00000003"), "{container}");
 
     hypervisor.virsh(QEMU, "destroy instance-00000001");
     hypervisor.virsh(LXC, "destroy instance-00000003");
