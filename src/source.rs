@@ -113,14 +113,6 @@ impl<T> Snapshot<T> {
             SyncState::Stale { since, .. } => SyncState::Stale { since, reason },
         };
     }
-
-    /// Says that there is no such source here, unless there was one before: then that one was lost, with `why`.
-    pub fn mark_absent(&mut self, why: &str) {
-        match self.sync {
-            SyncState::Pending { .. } | SyncState::Absent => self.sync = SyncState::Absent,
-            SyncState::Synced { .. } | SyncState::Stale { .. } => self.mark_stale(why),
-        }
-    }
 }
 
 impl<T: PartialEq> Snapshot<T> {
@@ -215,18 +207,12 @@ mod tests {
     }
 
     #[test]
-    fn a_source_is_absent_only_until_there_was_one() {
-        let mut snapshot = Snapshot::<u8>::default();
-        snapshot.mark_absent("no socket");
-        assert_eq!(snapshot.sync, SyncState::Absent);
+    fn nobody_waits_for_an_absent_source_until_it_turns_out_to_be_there() {
+        let mut snapshot = Snapshot::<u8>::absent();
         assert!(snapshot.sync.is_decided() && !snapshot.sync.is_pending() && !snapshot.sync.is_synced());
         snapshot.mark_stale("refused");
         assert_eq!(snapshot.sync, SyncState::Pending { reason: Some("refused".into()) });
-        snapshot.mark_absent("no socket");
-        assert_eq!(snapshot.sync, SyncState::Absent);
-        snapshot.update(1);
-        snapshot.mark_absent("no socket");
-        assert!(matches!(snapshot.sync, SyncState::Stale { .. }) && *snapshot.data == 1);
+        assert!(snapshot.update(1) && snapshot.sync.is_synced());
     }
 
     #[test]

@@ -4,8 +4,9 @@
 //! it is now. Out: [`Snapshot<Ports>`]. Whatever is not understood as a whole, and any silence that lasts too long,
 //! ends the session; the next one reads everything again. Between the two the snapshot is stale and says why.
 //!
-//! Most hosts have no Open vSwitch. While its socket does not exist the source is [`SyncState::Absent`]: nobody waits
-//! for it, and nothing is logged but that. Once there was a database, a missing socket is a loss like any other.
+//! Most hosts have no Open vSwitch. While its socket does not exist the source is
+//! [absent](super::SyncState::Absent): nobody waits for it, and nothing is logged but that. Once it was reached in this
+//! run, a missing socket is a loss like any other.
 //!
 //! The protocol is our own, in [`rpc`] and [`rows`]: of the two client crates there are, `ovsdb` has been left alone for
 //! years, and `ovsdb-client`, in its first release, fails when two messages arrive together and bounds the size of none.
@@ -35,7 +36,7 @@ use self::{
     rows::{MONITORED, Ports, Tables, Update},
     rpc::{FrameError, Frames, Message},
 };
-use super::{Backoff, Snapshot, SyncState, chain, publish};
+use super::{Backoff, Snapshot, chain, publish};
 use crate::config::OvsdbConfig;
 
 pub mod rows;
@@ -83,6 +84,7 @@ impl SessionError {
 /// Follows this host's Open vSwitch database for ever.
 pub async fn run(config: OvsdbConfig, tx: watch::Sender<Snapshot<Ports>>) -> Infallible {
     let mut backoff = Backoff::default();
+    let mut reached = false;
     loop {
         let started = Instant::now();
         let Err(error) = session(&config, &tx).await;
@@ -90,16 +92,17 @@ pub async fn run(config: OvsdbConfig, tx: watch::Sender<Snapshot<Ports>>) -> Inf
         if started.elapsed() > HEALTHY {
             backoff.reset();
         }
+        reached |= tx.borrow().sync.is_synced();
+        let absent = error.is_absence() && !reached;
         let news = tx.send_if_modified(|snapshot| {
             let before = snapshot.sync.clone();
-            if error.is_absence() {
-                snapshot.mark_absent(&reason)
+            if absent {
+                *snapshot = Snapshot::absent();
             } else {
-                snapshot.mark_stale(&reason)
+                snapshot.mark_stale(&reason);
             }
             snapshot.sync != before
         });
-        let absent = tx.borrow().sync == SyncState::Absent;
         let delay = if absent { ABSENT_RETRY } else { backoff.delay() };
         match (news, absent) {
             (true, true) => info!(socket = %config.socket.display(), "no Open vSwitch here; watching for one"),

@@ -3,6 +3,7 @@ use tempfile::TempDir;
 use tokio::net::UnixListener;
 
 use super::*;
+use crate::source::SyncState;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
