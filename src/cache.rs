@@ -1,5 +1,6 @@
 //! The domains on disk, so that a restarted daemon has something to say at once: the records of the run before,
-//! marked with their age, until libvirt has been read.
+//! marked with their age, until libvirt has been read. The ports of Open vSwitch are with them, since they give ids to
+//! VIFs; the links are not, since the kernel is read within a millisecond.
 //!
 //! One file, replaced as a whole: a header line with the version, the length and the CRC-32 of what follows, then JSON.
 //! Whatever is wrong with it costs a warning and nothing else.
@@ -10,6 +11,7 @@ use std::{
     io::{self, Read, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    pin::Pin,
     sync::Arc,
     time::Duration,
 };
@@ -20,28 +22,37 @@ use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, task::spawn_blocking, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-use uuid::Uuid;
 
 use crate::source::{
     Snapshot, SyncState, chain,
     libvirt::{Domains, domain::Domain},
     now,
+    ovsdb::rows::{Port, Ports},
 };
 
-/// The domains of each hypervisor, by its URI.
-pub type Records = BTreeMap<Arc<str>, Record>;
+/// What is kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Records {
+    /// The domains of each hypervisor, by its URI.
+    pub hypervisors: BTreeMap<Arc<str>, Record<Domain>>,
+    /// The ports of Open vSwitch, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ports: Option<Record<Port>>,
+}
 
 /// A hypervisor's URI, and its domains as they change.
 pub type Hypervisor = (Arc<str>, watch::Receiver<Snapshot<Domains>>);
 
-/// The domains of one hypervisor.
+/// What one source knew.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
-    /// When they were last known to be current.
+pub struct Record<T> {
+    /// When it was last known to be current.
     pub since: Timestamp,
-    /// The domains.
-    pub domains: Vec<Arc<Domain>>,
+    /// The domains or ports.
+    pub known: Vec<Arc<T>>,
 }
+
+type Changed<'a> = Pin<Box<dyn Future<Output = Result<(), watch::error::RecvError>> + Send + 'a>>;
 
 /// Why there is nothing to be had from the file, or why it could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -90,7 +101,7 @@ pub fn load(path: &Path) -> Result<Records, CacheError> {
     // A FIFO or a device in its place must not make us wait.
     let file = OpenOptions::new().read(true).custom_flags(NONBLOCK).open(path);
     let file = match file {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Records::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Records::default()),
         file => file.map_err(read)?,
     };
     if !file.metadata().map_err(read)?.is_file() {
@@ -149,32 +160,58 @@ pub fn save(path: &Path, records: &Records) -> Result<(), CacheError> {
     write().map_err(|source| CacheError::Write { path: path.to_owned(), source })
 }
 
-impl Record {
+impl<T> Record<T> {
     /// Where a source begins: with what was known, marked as no longer kept current.
-    #[must_use]
-    pub fn into_snapshot(self) -> Snapshot<Domains> {
-        let known = self.domains.into_iter().map(|domain| (domain.uuid, domain)).collect::<BTreeMap<Uuid, _>>();
-        Snapshot {
-            data: Arc::new(Domains { known, ..Domains::default() }),
-            sync: SyncState::Stale { since: self.since, reason: "not read yet since vifd was restarted".into() },
-        }
+    fn begin<D>(self, data: impl FnOnce(Vec<Arc<T>>) -> D) -> Snapshot<D> {
+        let reason = "not read yet since vifd was restarted".into();
+        Snapshot { data: Arc::new(data(self.known)), sync: SyncState::Stale { since: self.since, reason } }
+    }
+
+    /// What is worth keeping: nothing of a source that has never been read.
+    fn of<D>(snapshot: &Snapshot<D>, known: impl FnOnce(&D) -> Vec<Arc<T>>) -> Option<Self> {
+        let since = match snapshot.sync {
+            SyncState::Pending { .. } | SyncState::Absent => return None,
+            SyncState::Synced { .. } => now(),
+            SyncState::Stale { since, .. } => since,
+        };
+        Some(Self { since, known: known(&snapshot.data) })
     }
 }
 
-/// Keeps the file up to date with these hypervisors' domains until `shutdown`, and writes it a last time then.
-pub async fn run(path: PathBuf, mut hypervisors: Vec<Hypervisor>, shutdown: CancellationToken) {
+impl From<Record<Domain>> for Snapshot<Domains> {
+    fn from(record: Record<Domain>) -> Self {
+        let known = |domains: Vec<Arc<Domain>>| domains.into_iter().map(|domain| (domain.uuid, domain)).collect();
+        record.begin(|domains| Domains { known: known(domains), ..Domains::default() })
+    }
+}
+
+impl From<Record<Port>> for Snapshot<Ports> {
+    fn from(record: Record<Port>) -> Self {
+        record.begin(|ports| ports.into_iter().collect())
+    }
+}
+
+/// Keeps the file up to date with these hypervisors' domains, and with the ports, until `shutdown`, and writes it a last
+/// time then.
+pub async fn run(
+    path: PathBuf,
+    mut hypervisors: Vec<Hypervisor>,
+    mut ports: watch::Receiver<Snapshot<Ports>>,
+    shutdown: CancellationToken,
+) {
     let mut failing = false;
     let mut stopping = hypervisors.is_empty();
     while !stopping {
-        let changes = hypervisors.iter_mut().map(|(_, domains)| Box::pin(domains.changed()));
+        let changes = hypervisors.iter_mut().map(|(_, domains)| Box::pin(domains.changed()) as Changed);
+        let ports_changed: Changed = Box::pin(ports.changed());
         tokio::select! {
-            (Ok(()), ..) = select_all(changes) => {
+            (Ok(()), ..) = select_all(changes.chain([ports_changed])) => {
                 // A burst of changes costs one write.
                 stopping = timeout(PAUSE, shutdown.cancelled()).await.is_ok();
             }
             () = shutdown.cancelled() => stopping = true,
         }
-        let records = records(&mut hypervisors);
+        let records = records(&mut hypervisors, &mut ports);
         let file = path.clone();
         match spawn_blocking(move || save(&file, &records)).await {
             Ok(Err(error)) if !failing => {
@@ -191,18 +228,17 @@ pub async fn run(path: PathBuf, mut hypervisors: Vec<Hypervisor>, shutdown: Canc
     shutdown.cancelled().await;
 }
 
-/// What is worth keeping: nothing of a hypervisor that has never been read.
-fn records(hypervisors: &mut [Hypervisor]) -> Records {
+fn records(hypervisors: &mut [Hypervisor], ports: &mut watch::Receiver<Snapshot<Ports>>) -> Records {
+    let known = |domains: &Domains| domains.known.values().cloned().collect();
     let record = |(uri, domains): &mut Hypervisor| {
         let snapshot = domains.borrow_and_update().clone();
-        let since = match snapshot.sync {
-            SyncState::Pending { .. } | SyncState::Absent => return None,
-            SyncState::Synced { .. } => now(),
-            SyncState::Stale { since, .. } => since,
-        };
-        Some((Arc::clone(uri), Record { since, domains: snapshot.data.known.values().cloned().collect() }))
+        Some((Arc::clone(uri), Record::of(&snapshot, known)?))
     };
-    hypervisors.iter_mut().filter_map(record).collect()
+    let ports = ports.borrow_and_update().clone();
+    Records {
+        hypervisors: hypervisors.iter_mut().filter_map(record).collect(),
+        ports: Record::of(&ports, |ports| ports.iter().cloned().collect()),
+    }
 }
 
 const MAGIC: &str = "vifd-cache";
@@ -222,26 +258,32 @@ mod tests {
 
     use super::*;
     use crate::{
-        inventory::testing::{PORT, bridged, nova},
+        inventory::testing::{PORT, bridged, nova, ovs_port},
         source::libvirt::domain::DomainState,
     };
 
     fn known() -> Records {
         let xml = nova(&bridged("fa:16:3e:00:00:01", "tap0", "<alias name='ua-x'/>"), &[PORT]);
         let domain = Arc::new(Domain::decode(&xml, DomainState::Running).unwrap());
-        [("qemu:///system".into(), Record { since: Timestamp::UNIX_EPOCH, domains: vec![domain] })].into()
+        let since = Timestamp::UNIX_EPOCH;
+        let port = Port { iface_id: Some("x".into()), error: Some("y".into()), ..ovs_port("tap0", 5) };
+        Records {
+            hypervisors: [("qemu:///system".into(), Record { since, known: vec![domain] })].into(),
+            ports: Some(Record { since, known: vec![Arc::new(port)] }),
+        }
     }
 
     #[test]
     fn what_was_saved_is_loaded_and_marked_with_its_age() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("cache");
-        assert_eq!(load(&path).unwrap(), Records::new());
+        assert_eq!(load(&path).unwrap(), Records::default());
         save(&path, &known()).unwrap();
         save(&path, &known()).unwrap();
         let records = load(&path).unwrap();
         assert_eq!(records, known());
-        let snapshot = records["qemu:///system"].clone().into_snapshot();
+        assert_eq!(Snapshot::from(records.ports.clone().unwrap()).data.by_name("tap0").unwrap().ofport, Some(5));
+        let snapshot = Snapshot::from(records.hypervisors["qemu:///system"].clone());
         assert_eq!(snapshot.data.known.len(), 1);
         let SyncState::Stale { since, .. } = snapshot.sync else { panic!("{:?}", snapshot.sync) };
         assert_eq!(since, Timestamp::UNIX_EPOCH);

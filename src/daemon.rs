@@ -6,7 +6,7 @@
 //! | `ovsdb` | Open vSwitch's changes of its database | `Snapshot<Ports>` |
 //! | `libvirt` (per hypervisor) | libvirt's events, doubtful instances | `Snapshot<Domains>` |
 //! | `inventory` | all snapshots | `Arc<Inventory>`, doubtful instances |
-//! | `cache` | domains | the file for the next start |
+//! | `cache` | domains, ports | the file for the next start |
 //! | `counters` | questions from `http` | counters from the kernel |
 //! | `http` (TCP, Unix socket) | requests | answers from the inventory |
 //! | `systemd` | the inventory | `READY=1`, `STATUS=` |
@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info, info_span, warn};
 
 use crate::{
-    cache::{self, Record, Records},
+    cache::{self, Records},
     config::{Config, LibvirtConfig},
     http::{self, App},
     inventory::{self, HypervisorSource, Inventory, Sources},
@@ -109,14 +109,14 @@ impl Daemon {
         let (links_tx, links) = watch::channel(Snapshot::default());
         tasks.spawn(named("netlink", until(stop, netlink::run(config.netlink, links_tx))));
 
-        let (ports_tx, ports) = watch::channel(Snapshot::default());
+        let mut records = load_cache(&config.cache);
+        let (ports_tx, ports) = watch::channel(records.ports.take().map(Snapshot::from).unwrap_or_default());
         tasks.spawn(named("ovsdb", until(stop, ovsdb::run(config.ovsdb, ports_tx))));
 
-        let mut records = load_cache(&config.cache);
         let (doubtful_tx, doubtful) = watch::channel(BTreeSet::new());
         let mut hypervisors = Vec::new();
         for (uri, optional) in hypervisors_of(&config.libvirt) {
-            let begin = records.remove(&uri).map(Record::into_snapshot).unwrap_or_default();
+            let begin = records.hypervisors.remove(&uri).map(Snapshot::from).unwrap_or_default();
             let (domains_tx, domains) = watch::channel(begin);
             let source = libvirt::Source {
                 uri: Arc::clone(&uri),
@@ -130,7 +130,7 @@ impl Daemon {
 
         if !config.cache.as_os_str().is_empty() {
             let domains = hypervisors.iter().map(|h| (Arc::clone(&h.uri), h.domains.clone())).collect();
-            tasks.spawn(named("cache", cache::run(config.cache, domains, stop.clone())));
+            tasks.spawn(named("cache", cache::run(config.cache, domains, ports.clone(), stop.clone())));
         }
 
         // The first request finds what is known from the run before, not an inventory that nobody has joined yet.
@@ -154,11 +154,11 @@ impl Daemon {
 /// What the run before knew, for the first answers of this one.
 fn load_cache(path: &Path) -> Records {
     if path.as_os_str().is_empty() {
-        return Records::new();
+        return Records::default();
     }
     cache::load(path).unwrap_or_else(|error| {
         warn!(path = %path.display(), error = chain(&error), "beginning without the records of the last run");
-        Records::new()
+        Records::default()
     })
 }
 

@@ -261,6 +261,22 @@ fn a_restart_of_the_database_keeps_ids_and_marks_them_stale() {
         vifd.wait("synced", "/host/v1/sync", |sync| sync["sources"]["ovsdb"]["state"] == "synced");
         assert!(vifd.get(&list)["vifs"][0]["stale"].is_null());
     }
+
+    // A daemon that starts while the database is down has its ids from the run before.
+    switch.control("stop-db", &["KILL"]);
+    assert!(vifd.end("-TERM").success());
+    let vifd = hypervisor.vifd("");
+    vifd.wait("the id from before", &list, |answer| answer["vifs"][0]["id_source"] == "ovsdb");
+    assert!(vifd.get(&list)["vifs"][0]["stale"].is_object());
+    switch.control("start-db", &[]);
+    vifd.wait("no longer stale", &list, |answer| answer["vifs"][0]["stale"].is_null());
+
+    // Without its socket there is no Open vSwitch any more, for a daemon that has not seen one itself.
+    switch.control("stop-db", &["TERM"]);
+    assert!(vifd.end("-TERM").success());
+    let vifd = hypervisor.vifd("");
+    assert_eq!(ovsdb(&vifd), json!({ "state": "absent" }));
+    assert_eq!(vifd.get("/host/v1/sync")["ovs_ports"], 0);
 }
 
 #[test]
