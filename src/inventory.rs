@@ -364,11 +364,12 @@ impl Inventory {
             && self.hypervisors.iter().all(|h| h.unread.is_empty())
     }
 
-    /// Whether every source that this host has has been read at least once.
+    /// Whether the links and every hypervisor have been read at least once. An Open vSwitch that vifd's user may not
+    /// read is no reason to wait: ids then come from the next best evidence.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         let read = |sync: &Option<SyncState>| sync.as_ref().is_some_and(|sync| !sync.is_pending());
-        read(&self.netlink) && read(&self.ovsdb) && self.is_complete()
+        read(&self.netlink) && self.is_complete()
     }
 
     /// Whether the first attempt to read each source has succeeded or failed.

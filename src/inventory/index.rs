@@ -1,29 +1,34 @@
 //! A look-up from a key to every value that has it.
 
-use std::borrow::Borrow;
+use std::{
+    borrow::Borrow,
+    hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash},
+};
 
-/// Sorted pairs: compact, quick to build anew with each inventory, and a list for every key by nature.
+/// Entries in the order of their keys' hashes: compact, quick to build anew with each inventory (numbers are compared,
+/// not names), and a list for every key by nature.
 #[derive(Debug)]
-pub(super) struct Index<K, V>(Vec<(K, V)>);
+pub(super) struct Index<K, V>(Vec<(u64, K, V)>);
 
-impl<K: Ord, V: Ord + Copy> Index<K, V> {
+impl<K: Ord, V: Copy> Index<K, V> {
     /// Every value of `key`, in order.
-    pub(super) fn get<'a, Q: Ord + ?Sized>(&'a self, key: &Q) -> impl Iterator<Item = V> + use<'a, K, V, Q>
+    pub(super) fn get<'a, Q: Hash + Ord + ?Sized>(&'a self, key: &Q) -> impl Iterator<Item = V> + use<'a, K, V, Q>
     where
         K: Borrow<Q>,
     {
-        let start = self.0.partition_point(|(k, _)| k.borrow() < key);
-        let length = self.0[start..].partition_point(|(k, _)| k.borrow() == key);
-        self.0[start..start + length].iter().map(|(_, value)| *value)
+        let hash = hash(key);
+        let start = self.0.partition_point(|(other, k, _)| (*other, k.borrow()) < (hash, key));
+        let length = self.0[start..].iter().take_while(|(other, k, _)| *other == hash && k.borrow() == key).count();
+        self.0[start..start + length].iter().map(|(.., value)| *value)
     }
 }
 
-impl<K: Ord, V: Ord> FromIterator<(K, V)> for Index<K, V> {
+impl<K: Hash + Ord, V: Ord + Copy> FromIterator<(K, V)> for Index<K, V> {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Self {
-        let mut pairs: Vec<_> = pairs.into_iter().collect();
-        pairs.sort_unstable();
-        pairs.shrink_to_fit();
-        Self(pairs)
+        let mut entries: Vec<_> = pairs.into_iter().map(|(key, value)| (hash(&key), key, value)).collect();
+        entries.sort_unstable();
+        entries.shrink_to_fit();
+        Self(entries)
     }
 }
 
@@ -31,6 +36,10 @@ impl<K, V> Default for Index<K, V> {
     fn default() -> Self {
         Self(Vec::new())
     }
+}
+
+fn hash<Q: Hash + ?Sized>(key: &Q) -> u64 {
+    BuildHasherDefault::<DefaultHasher>::default().hash_one(key)
 }
 
 #[cfg(test)]

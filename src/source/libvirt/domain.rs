@@ -176,7 +176,7 @@ pub struct VirtualPort {
 }
 
 /// Where a PCI function sits; written as `0000:03:10.2`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 #[expect(missing_docs, reason = "the bus's own words")]
 pub struct PciAddress {

@@ -218,15 +218,15 @@ fn a_lost_database_makes_only_those_records_stale_whose_ids_it_gave() {
 }
 
 #[test]
-fn a_host_is_ready_without_open_vswitch_but_not_before_it_has_read_one_that_is_there() {
+fn a_host_waits_for_the_first_attempt_to_read_open_vswitch_and_no_longer() {
     let mut view = view(&[], &[]);
     assert_eq!(view.ports.sync, SyncState::Absent);
     let ready = |view: &View| (joined(view).is_decided(), joined(view).is_ready());
     assert_eq!(ready(&view), (true, true));
     view.ports.sync = SyncState::Pending { reason: None };
-    assert_eq!(ready(&view), (false, false));
-    view.ports.sync = SyncState::Pending { reason: Some("refused".into()) };
-    assert_eq!(ready(&view), (true, false));
+    assert_eq!(ready(&view), (false, true));
+    view.ports.sync = SyncState::Pending { reason: Some("permission denied".into()) };
+    assert_eq!(ready(&view), (true, true));
     for sync in [synced(), stale("closed")] {
         view.ports.sync = sync;
         assert_eq!(ready(&view), (true, true));
