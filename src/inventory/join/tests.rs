@@ -4,7 +4,10 @@ use crate::{
         Match, MatchedBy, VifIdSource,
         testing::{PORT, WEB, bridged, joined, link, nova, stale, view},
     },
-    source::{Snapshot, SyncState, libvirt::Unreadable},
+    source::{
+        Snapshot, SyncState,
+        libvirt::{Unreadable, domain::DomainState},
+    },
 };
 use jiff::Timestamp;
 
@@ -106,6 +109,21 @@ fn a_vif_without_a_link_says_why() {
     let mut early = view(&[typed("bridge", target)], &[]);
     early.links = Snapshot::default();
     assert_eq!(only_vif(&joined(&early)).no_device, Some(NoDevice::LinksPending));
+}
+
+#[test]
+fn a_record_of_each_kind_is_read_from_json_as_it_was_written() {
+    for file in std::fs::read_dir("tests/data/domains").unwrap() {
+        let path = file.unwrap().path();
+        let xml = std::fs::read_to_string(&path).unwrap();
+        if Domain::decode(&xml, DomainState::Running).is_ok() {
+            let instance = &joined(&view(&[xml], &[link(7, "macvtap0")])).instances[0];
+            let json = serde_json::to_string(instance).unwrap();
+            let read: Instance =
+                serde_json::from_str(&json).unwrap_or_else(|e| panic!("{e}: {}: {json}", path.display()));
+            assert_eq!(read, **instance);
+        }
+    }
 }
 
 #[test]

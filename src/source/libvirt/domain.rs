@@ -110,7 +110,8 @@ pub struct Interface {
     pub link_down: bool,
 }
 
-/// The `type` of an interface, with the source that belongs to it.
+/// The `type` of an interface, with the source that belongs to it. In JSON its fields stand among those of the VIF, so none
+/// may be called as one of them is: `device` is the link.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Attachment {
@@ -131,7 +132,7 @@ pub enum Attachment {
     /// A macvtap (QEMU) or macvlan (LXC) upon a device of the host.
     Direct {
         /// The lower device.
-        device: Option<Arc<str>>,
+        lower_device: Option<Arc<str>>,
         /// `vepa`, `bridge`, `private` or `passthrough`.
         mode: Option<Arc<str>>,
     },
@@ -150,7 +151,7 @@ pub enum Attachment {
     /// A vDPA character device.
     Vdpa {
         /// Its path.
-        device: Option<Arc<str>>,
+        character_device: Option<Arc<str>>,
     },
     /// A type that has no device on the host: `user`, `null`, `mcast`, `server`, `client`, `udp`, `vds`, …
     #[serde(untagged)]
@@ -266,12 +267,12 @@ impl Interface {
                 Attachment::Network { network: shared("source", "network"), bridge: shared("source", "bridge") }
             }
             "ethernet" => Attachment::Ethernet,
-            "direct" => Attachment::Direct { device: shared("source", "dev"), mode: shared("source", "mode") },
+            "direct" => Attachment::Direct { lower_device: shared("source", "dev"), mode: shared("source", "mode") },
             "vhostuser" => Attachment::Vhostuser { socket: shared("source", "path"), mode: shared("source", "mode") },
             "hostdev" => Attachment::Hostdev {
                 pci: child(node, "source").and_then(|n| child(n, "address")).and_then(PciAddress::decode),
             },
-            "vdpa" => Attachment::Vdpa { device: shared("source", "dev") },
+            "vdpa" => Attachment::Vdpa { character_device: shared("source", "dev") },
             other => Attachment::Other { name: other.into() },
         };
         Ok(Self {
@@ -348,7 +349,9 @@ impl Attachment {
         match self {
             Self::Bridge { bridge } => bridge.as_deref().map(str::to_owned),
             Self::Network { network, .. } => network.as_deref().map(str::to_owned),
-            Self::Direct { device, .. } | Self::Vdpa { device } => device.as_deref().map(str::to_owned),
+            Self::Direct { lower_device: device, .. } | Self::Vdpa { character_device: device } => {
+                device.as_deref().map(str::to_owned)
+            }
             Self::Vhostuser { socket, .. } => socket.as_deref().map(str::to_owned),
             Self::Hostdev { pci } => pci.map(|pci| pci.to_string()),
             Self::Ethernet | Self::Other { .. } => None,

@@ -161,7 +161,7 @@ fn bridge(name: &str) -> Attachment {
 }
 
 fn direct(device: &str, mode: &str) -> Attachment {
-    Attachment::Direct { device: Some(device.into()), mode: Some(mode.into()) }
+    Attachment::Direct { lower_device: Some(device.into()), mode: Some(mode.into()) }
 }
 
 fn vhostuser(socket: &str, mode: &str) -> Attachment {
@@ -339,7 +339,7 @@ fn interfaces_without_a_link_on_the_host_are_read_like_others() {
     };
     assert_eq!(interface("nova_sriov", 0), function);
 
-    let vdpa = Attachment::Vdpa { device: Some("/dev/vhost-vdpa-0".into()) };
+    let vdpa = Attachment::Vdpa { character_device: Some("/dev/vhost-vdpa-0".into()) };
     let vdpa = in_guest("52:54:00:95:db:c0", vdpa, None, "net0", "virtio");
     assert_eq!(interface("vdpa", 0), Interface { queues: Some(8), ..vdpa });
 
