@@ -4,14 +4,16 @@
 //! * `libvirt` follows libvirt's own test driver, without root;
 //! * `netlink` follows the kernel in a network namespace of its own;
 //! * `guests` runs guests on a private hypervisor and compares every answer with what libvirt and `ip` say;
+//! * `kinds` does so for each kind of interface, and each record is compared whole;
 //! * `ovsdb` does so with a real Open vSwitch.
 //!
-//! The last three need root and are ignored without it; `make test` runs everything.
+//! The last four need root and are ignored without it; `make test` runs everything.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
 mod daemon;
 mod guests;
+mod kinds;
 mod libvirt;
 mod netlink;
 mod ovsdb;

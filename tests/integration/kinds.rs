@@ -1,0 +1,501 @@
+//! Each kind of interface that libvirt can make here, with what vifd must know of it: whole records, forward and back.
+//!
+//! Each is compared with the description that the test wrote, with `virsh domiflist` and with `ip -d link`.
+
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::support::{
+    LIMIT,
+    hypervisor::Hypervisor,
+    vifd::{VIFD, Vifd},
+};
+
+const QEMU: &str = "qemu:///system";
+const LXC: &str = "lxc:///system";
+
+/// An interface: how it is written, and what is to be known of it.
+struct Nic {
+    /// Its XML without the MAC address.
+    xml: String,
+    mac: String,
+    /// What its record says beside the above, its model, its alias and its device.
+    record: Value,
+    /// The kind of the link that carries it and the name of its controller, or why there is none.
+    link: Result<(&'static str, Option<&'static str>), &'static str>,
+    /// The source that `virsh domiflist` names.
+    source: &'static str,
+}
+
+/// The interfaces of the domain number `n`.
+fn nics<const N: usize>(
+    n: u32,
+    table: [(&str, &str, Value, Result<(&'static str, Option<&'static str>), &'static str>, &'static str); N],
+) -> Vec<Nic> {
+    let nics = table.into_iter().enumerate().map(|(j, (kind, xml, mut record, link, source))| {
+        record.as_object_mut().unwrap().entry("type").or_insert_with(|| json!(kind));
+        let mac = record.get("mac").map_or_else(|| mac(n, j), |mac| mac.as_str().unwrap().to_owned());
+        Nic {
+            xml: format!("<interface type='{kind}'><mac address='{mac}'/>{xml}</interface>"),
+            mac,
+            record,
+            link,
+            source,
+        }
+    });
+    nics.collect()
+}
+
+fn mac(n: u32, j: usize) -> String {
+    format!("52:54:00:00:{n:02x}:{j:02x}")
+}
+
+fn uuid(n: u32) -> Uuid {
+    format!("00000000-0000-4000-a000-{n:012}").parse().unwrap()
+}
+
+fn name(n: u32) -> String {
+    format!("kind-{n}")
+}
+
+/// The id that vifd makes where nobody gives one.
+fn synthetic(n: u32, name: &str) -> String {
+    Uuid::new_v5(&uuid(n), name.as_bytes()).to_string()
+}
+
+/// A guest that halts at once; `more` are further devices.
+fn guest(hypervisor: &Hypervisor, n: u32, nics: &[Nic], more: &str) -> String {
+    let nics: String =
+        nics.iter().map(|nic| nic.xml.replace("</interface>", "<model type='virtio'/></interface>")).collect();
+    format!(
+        "<domain type='qemu'><name>{}</name><uuid>{}</uuid><memory unit='KiB'>2048</memory>
+           <memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>
+           <os><type arch='x86_64' machine='pc'>hvm</type><loader readonly='yes' type='rom'>{}</loader></os>
+           <features><acpi/><tcg><tb-cache unit='MiB'>1</tb-cache></tcg></features>
+           <on_reboot>destroy</on_reboot><on_crash>preserve</on_crash>
+           <devices><controller type='usb' model='none'/><memballoon model='none'/>{more}{nics}</devices></domain>",
+        name(n),
+        uuid(n),
+        hypervisor.dir().join("halt.bin").display()
+    )
+}
+
+/// A container that sleeps.
+fn container(n: u32, nics: &[Nic]) -> String {
+    let nics: String = nics.iter().map(|nic| &*nic.xml).collect();
+    format!(
+        "<domain type='lxc'><name>{}</name><uuid>{}</uuid><memory unit='MiB'>64</memory>
+           <os><type>exe</type><init>/bin/sleep</init><initarg>infinity</initarg></os>
+           <devices><console type='pty'/>{nics}</devices></domain>",
+        name(n),
+        uuid(n)
+    )
+}
+
+/// Writes XML into a file and hands it to a command of `virsh`, which has `{}` for the file.
+fn virsh(hypervisor: &Hypervisor, uri: &str, command: &str, xml: &str) {
+    let file = hypervisor.dir().join("kinds.xml");
+    fs::write(&file, xml).unwrap();
+    hypervisor.virsh(uri, &command.replace("{}", file.to_str().unwrap()));
+}
+
+/// With a bridge of libvirt's own: it needs neither firewall rules nor dnsmasq.
+const OPEN: &str = "<forward mode='open'/><bridge name='virbr7' stp='off'/><dns enable='no'/>
+    <ip address='10.7.0.1' netmask='255.255.255.0'/>";
+
+fn create_network(hypervisor: &Hypervisor, name: &str, inside: &str) {
+    // libvirt keeps its ports there, and makes it together with the first dnsmasq only.
+    hypervisor.run("mkdir -p /var/lib/libvirt/dnsmasq");
+    virsh(hypervisor, QEMU, "net-create {}", &format!("<network><name>{name}</name>{inside}</network>"));
+}
+
+/// Waits until both lists are the same; tells the elements that stay different.
+fn agree(what: &str, mut both: impl FnMut() -> (Vec<Value>, Vec<Value>)) {
+    let started = Instant::now();
+    loop {
+        let (said, truth) = both();
+        if said == truth {
+            return;
+        }
+        if started.elapsed() > LIMIT {
+            let different = said.iter().zip(&truth).filter(|(said, truth)| said != truth);
+            let different: Vec<_> = different.map(|(said, truth)| format!("vifd:  {said}\ntruth: {truth}")).collect();
+            panic!("{what}: {} said, {} true\n{}", said.len(), truth.len(), different.join("\n"));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Takes a list out of an answer.
+fn list(answer: &mut Value) -> Vec<Value> {
+    serde_json::from_value(answer.take()).unwrap()
+}
+
+fn instance(vifd: &Vifd, n: u32) -> Value {
+    vifd.get(&format!("/host/v1/instances/{}", uuid(n)))["instance"].take()
+}
+
+fn wait_state(vifd: &Vifd, n: u32, state: &str) -> Value {
+    let path = format!("/host/v1/instances/{}", uuid(n));
+    vifd.wait(state, &path, |answer| answer["instance"]["state"] == state)["instance"].take()
+}
+
+/// What `virsh domiflist` says: target, type, source, model and MAC address of each.
+fn listed(hypervisor: &Hypervisor, uri: &str, n: u32) -> Vec<Vec<String>> {
+    let rows = hypervisor.virsh(uri, &format!("domiflist {}", name(n)));
+    rows.lines()
+        .map(|row| row.split_whitespace().map(str::to_owned).collect())
+        .filter(|row: &Vec<_>| !row.is_empty())
+        .collect()
+}
+
+/// What `ip` says of each link, in vifd's words; a tap's queues in use are not among them.
+fn links(hypervisor: &Hypervisor) -> Vec<Value> {
+    let links: Vec<Value> = serde_json::from_str(&hypervisor.run("ip -j -d link")).unwrap();
+    let index = |name: &Value| {
+        let link = links.iter().find(|link| link["ifname"] == *name);
+        link.map_or(Value::Null, |link| link["ifindex"].clone())
+    };
+    let in_words = |link: &Value| {
+        let (info, flags) = (&link["linkinfo"], link["flags"].as_array().unwrap());
+        let other = match &link["link_netnsid"] {
+            Value::Null => json!({ "index": index(&link["link"]) }),
+            netns => json!({ "index": link["link_index"], "netns": netns }),
+        };
+        let mut words = json!({
+            "index": link["ifindex"], "name": link["ifname"], "mac": link["address"], "mtu": link["mtu"],
+            "kind": info["info_kind"], "controller": index(&link["master"]),
+            "up": flags.contains(&json!("UP")), "promiscuous": flags.contains(&json!("PROMISC")),
+            "oper_state": link["operstate"].as_str().unwrap().to_ascii_lowercase(),
+            "tx_queues": link["num_tx_queues"], "rx_queues": link["num_rx_queues"],
+        });
+        match info["info_kind"].as_str() {
+            Some("tun") => {
+                words["kind"] = info["info_data"]["type"].clone();
+                words["multi_queue"] = info["info_data"]["multi_queue"].clone();
+                words["persistent"] = info["info_data"]["persist"].clone();
+            }
+            Some("veth") => words["peer"] = other,
+            Some("macvtap") => words["lower"] = other,
+            _ => {}
+        }
+        words
+    };
+    links.iter().map(in_words).collect()
+}
+
+/// Looks at a running domain from all sides.
+fn check(hypervisor: &Hypervisor, vifd: &Vifd, uri: &str, n: u32, nics: &[Nic]) {
+    let qemu = uri == QEMU;
+    wait_state(vifd, n, "running");
+    let listed = listed(hypervisor, uri, n);
+    assert_eq!(listed.len(), nics.len(), "{listed:?}");
+
+    agree("the links", || {
+        let mut links = links(hypervisor);
+        links.retain(|link| listed.iter().any(|row| link["name"] == row[0]));
+        let mut said = list(&mut instance(vifd, n)["links"]);
+        for link in &mut said {
+            let link = link.as_object_mut().unwrap();
+            link.remove("carrier");
+            let state = link["oper_state"].as_str().unwrap().replace('_', "");
+            link.insert("oper_state".to_owned(), json!(state));
+        }
+        links.sort_by_key(|link| listed.iter().position(|row| link["name"] == row[0]));
+        (said, links)
+    });
+
+    let all_links = links(hypervisor);
+    let expected: Vec<Value> = nics
+        .iter()
+        .enumerate()
+        .map(|(j, nic)| {
+            let mut record = json!({
+                "id": synthetic(n, &nic.mac), "id_source": "synthetic", "mac": nic.mac, "device": null,
+            });
+            if qemu {
+                record["model"] = json!("virtio");
+                record["alias"] = json!(format!("net{j}"));
+            }
+            let target = &listed[j][0];
+            if target != "-" {
+                record["target"] = json!(target);
+            }
+            match nic.link {
+                Ok(_) => {
+                    let index = &all_links.iter().find(|link| link["name"] == *target).unwrap()["index"];
+                    record["device"] = json!({ "index": index, "name": target });
+                }
+                Err(reason) => record["no_device"] = json!(reason),
+            }
+            record.as_object_mut().unwrap().extend(nic.record.as_object().unwrap().clone());
+            record
+        })
+        .collect();
+    agree("the records", || (list(&mut instance(vifd, n)["vifs"]), expected.clone()));
+
+    for ((record, row), nic) in expected.iter().zip(&listed).zip(nics) {
+        let text = |name: &str| record[name].as_str().unwrap_or("-");
+        assert_eq!(row[..], [text("target"), text("type"), nic.source, text("model"), &nic.mac]);
+    }
+    let list = vifd.request("POST", &format!("/v2.1/servers/{}/virtual_interfaces", uuid(n)), &[]).json();
+    let in_order: Vec<_> = expected.iter().map(|vif| json!({"id": vif["id"], "mac_address": vif["mac"]})).collect();
+    assert_eq!(list["virtual_interfaces"], json!(in_order));
+    let (shown, status) = vifd.vifctl(&["show", &name(n)]);
+    assert!(status == Some(0) && nics.iter().all(|nic| shown.contains(&nic.mac)), "{shown}");
+    for (vif, nic) in expected.iter().zip(nics) {
+        look_up(vifd, n, &expected, vif, nic);
+    }
+}
+
+/// Finds a VIF by everything that it has.
+fn look_up(vifd: &Vifd, n: u32, all: &[Value], vif: &Value, nic: &Nic) {
+    let same = |what: &str| -> Vec<usize> { (0..all.len()).filter(|j| all[*j][what] == vif[what]).collect() };
+    let who = |thing: &str| -> Vec<usize> {
+        let answer = vifd.get(&format!("/host/v1/who?thing={thing}"));
+        let found = answer["matches"].as_array().unwrap().iter().filter(|found| !found["instance"].is_null());
+        let vif = |found: &Value| {
+            assert_eq!(found["instance"]["uuid"], json!(uuid(n)), "{thing}");
+            usize::try_from(found["vif"].as_u64().unwrap()).unwrap()
+        };
+        found.map(vif).collect()
+    };
+    let ids = |filter: &str| -> Vec<Value> {
+        let answer = vifd.get(&format!("/host/v1/vifs?{filter}"));
+        answer["vifs"].as_array().unwrap().iter().map(|vif| vif["id"].clone()).collect()
+    };
+    let (id, mac) = (vif["id"].as_str().unwrap(), vif["mac"].as_str().unwrap());
+    assert_eq!((who(id), ids(&format!("id={id}"))), (same("id"), vec![json!(id)]));
+    let with_mac: Vec<_> = same("mac").into_iter().map(|j| all[j]["id"].clone()).collect();
+    assert_eq!((who(mac), ids(&format!("mac={mac}"))), (same("mac"), with_mac));
+
+    let Ok((kind, controller)) = nic.link else { return };
+    let (device, index) = (vif["device"]["name"].as_str().unwrap(), vif["device"]["index"].to_string());
+    assert_eq!((who(device), who(&index)), (same("target"), same("target")));
+    assert_eq!(
+        (ids(&format!("device={device}")), ids(&format!("ifindex={index}"))),
+        (vec![json!(id)], vec![json!(id)])
+    );
+    let link = &vifd.get(&format!("/host/v1/devices/{device}"))["device"];
+    assert_eq!((&link["kind"], &link["controller_name"]), (&json!(kind), &json!(controller)), "{device}");
+    let carried = json!([{ "instance_uuid": uuid(n), "instance_name": name(n), "vif_id": id }]);
+    assert_eq!(link["carries"], carried, "{device}");
+}
+
+/// What was followed, event by event, must be what a daemon reads that starts now.
+fn agrees_with_a_fresh_one(hypervisor: &Hypervisor, vifd: &Vifd) {
+    let dir = hypervisor.dir().join("fresh");
+    fs::create_dir(&dir).unwrap();
+    let fresh = Vifd::start(hypervisor.command(VIFD), &dir, "");
+    fresh.wait_ready();
+    let all = |vifd: &Vifd| {
+        let mut instances = list(&mut vifd.get("/host/v1/instances")["instances"]);
+        for instance in &mut instances {
+            instance.as_object_mut().unwrap().remove("revision");
+        }
+        instances
+    };
+    agree("a fresh daemon", || (all(vifd), all(&fresh)));
+}
+
+#[test]
+#[ignore = "needs root: run by make test"]
+fn every_interface_of_a_guest_is_known_whole() {
+    let hypervisor = Hypervisor::start();
+    hypervisor.run(
+        "for n in 0 1 2; do
+             ip link add low$n type veth peer name far$n; ip link set low$n up; ip link set far$n up
+         done
+         ip tuntap add dev mine mode tap
+         ip tuntap add dev many mode tap multi_queue vnet_hdr",
+    );
+    create_network(&hypervisor, "own", OPEN);
+    create_network(&hypervisor, "given", "<forward mode='bridge'/><bridge name='br0'/>");
+    create_network(&hypervisor, "pool", "<forward mode='bridge'><interface dev='low2'/></forward>");
+    let vifd = hypervisor.vifd("");
+    let port = "3f2c9a10-7b6e-4c0d-9d35-0a1b2c3d4e5f";
+    let br0 = json!({ "bridge": "br0" });
+    let with = |more: Value| {
+        let mut record = br0.clone();
+        record.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        record
+    };
+    let on_br0 = "<source bridge='br0'/>";
+    let (bridged, alone) = (Ok(("tap", Some("br0"))), Ok(("tap", None)));
+    let taps = nics(
+        1,
+        [
+            ("bridge", &format!("{on_br0}<target dev='one'/>"), with(json!({"target": "one"})), bridged, "br0"),
+            (
+                "bridge",
+                &format!("{on_br0}<target dev='four'/><driver queues='4'/><mtu size='1400'/>"),
+                with(json!({"target": "four", "queues": 4, "mtu": 1400})),
+                bridged,
+                "br0",
+            ),
+            // libvirt takes its own names away from everybody else.
+            ("bridge", &format!("{on_br0}<target dev='vnet77'/>"), br0.clone(), bridged, "br0"),
+            (
+                "bridge",
+                &format!("{on_br0}<port isolated='yes'/><link state='down'/>"),
+                with(json!({"link_down": true})),
+                bridged,
+                "br0",
+            ),
+            ("bridge", on_br0, with(json!({"mac": mac(1, 99)})), bridged, "br0"),
+            (
+                "bridge",
+                on_br0,
+                with(json!({"mac": mac(1, 99), "id": synthetic(1, &format!("{}/1", mac(1, 99)))})),
+                bridged,
+                "br0",
+            ),
+            (
+                "network",
+                "<source network='own'/>",
+                json!({"network": "own", "bridge": "virbr7"}),
+                Ok(("tap", Some("virbr7"))),
+                "own",
+            ),
+            ("network", "<source network='given'/>", with(json!({"type": "bridge"})), bridged, "given"),
+            ("ethernet", "<target dev='mine' managed='no'/>", json!({"target": "mine", "unmanaged": true}), alone, "-"),
+            (
+                "ethernet",
+                "<target dev='many' managed='no'/><driver queues='3'/>",
+                json!({"target": "many", "unmanaged": true, "queues": 3}),
+                alone,
+                "-",
+            ),
+            ("ethernet", "<target dev='made'/>", json!({"target": "made"}), alone, "-"),
+            ("ethernet", "", json!({}), alone, "-"),
+            ("user", "", json!({}), Err("type_has_none"), "-"),
+            (
+                "udp",
+                "<source address='127.0.0.1' port='9001'><local address='127.0.0.1' port='9002'/></source>",
+                json!({}),
+                Err("type_has_none"),
+                "-",
+            ),
+            ("server", "<source address='127.0.0.1' port='9003'/>", json!({}), Err("type_has_none"), "-"),
+            // libvirt does not count those that have a name of their own.
+            (
+                "bridge",
+                &format!("{on_br0}<alias name='ua-{port}'/>"),
+                with(json!({"alias": format!("ua-{port}"), "id": port, "id_source": "alias"})),
+                bridged,
+                "br0",
+            ),
+        ],
+    );
+    virsh(&hypervisor, QEMU, "create {}", &guest(&hypervisor, 1, &taps, ""));
+    check(&hypervisor, &vifd, QEMU, 1, &taps);
+
+    let upon = |device: &str, mode: &str| json!({"lower_device": device, "mode": mode});
+    let macvtap = Ok(("macvtap", None));
+    let macvtaps = nics(
+        2,
+        [
+            (
+                "direct",
+                "<source dev='low0' mode='bridge'/><target dev='mvb'/>",
+                upon("low0", "bridge"),
+                macvtap,
+                "low0",
+            ),
+            ("direct", "<source dev='low0' mode='vepa'/>", upon("low0", "vepa"), macvtap, "low0"),
+            ("direct", "<source dev='low0' mode='private'/>", upon("low0", "private"), macvtap, "low0"),
+            ("direct", "<source dev='low1' mode='passthrough'/>", upon("low1", "passthrough"), macvtap, "low1"),
+            (
+                "network",
+                "<source network='pool'/>",
+                json!({"type": "direct", "lower_device": "low2", "mode": "bridge"}),
+                macvtap,
+                "pool",
+            ),
+        ],
+    );
+    virsh(&hypervisor, QEMU, "create {}", &guest(&hypervisor, 2, &macvtaps, ""));
+    check(&hypervisor, &vifd, QEMU, 2, &macvtaps);
+    // A device passed through takes the guest's address, and is not mistaken for what carries the VIF.
+    let low1 = &vifd.get("/host/v1/devices/low1")["device"];
+    assert_eq!((&low1["mac"], &low1["carries"]), (&json!(mac(2, 3)), &json!([])));
+
+    virsh(&hypervisor, QEMU, "create {}", &guest(&hypervisor, 3, &[], ""));
+    check(&hypervisor, &vifd, QEMU, 3, &[]);
+
+    // More than a PCI bus holds; neither their names nor their MAC addresses are in the order of the devices.
+    let forty = (0..40).map(|j| {
+        let mac = mac(4, (j * 7) % 40);
+        let target = format!("n{:02}", (j * 3) % 40);
+        Nic {
+            xml: format!("<interface type='bridge'><mac address='{mac}'/>{on_br0}<target dev='{target}'/></interface>"),
+            record: with(json!({ "type": "bridge", "target": target })),
+            link: bridged,
+            source: "br0",
+            mac,
+        }
+    });
+    let forty: Vec<_> = forty.collect();
+    let bridges =
+        "<controller type='pci' index='1' model='pci-bridge'/><controller type='pci' index='2' model='pci-bridge'/>";
+    virsh(&hypervisor, QEMU, "create {}", &guest(&hypervisor, 4, &forty, bridges));
+    check(&hypervisor, &vifd, QEMU, 4, &forty);
+
+    agrees_with_a_fresh_one(&hypervisor, &vifd);
+    for n in 1..=4 {
+        hypervisor.virsh(QEMU, &format!("destroy {}", name(n)));
+    }
+    vifd.wait("all are gone", "/host/v1/sync", |sync| sync["instances"] == 0);
+    // What somebody else made outlives its guest, and is nobody's then.
+    let mine = &vifd.get("/host/v1/devices/mine")["device"];
+    assert_eq!((&mine["persistent"], &mine["carries"]), (&json!(true), &json!([])));
+}
+
+#[test]
+#[ignore = "needs root: run by make test"]
+fn every_interface_of_a_container_is_known_whole() {
+    let hypervisor = Hypervisor::start();
+    hypervisor.run("ip link add low type veth peer name far; ip link set low up; ip link set far up");
+    create_network(&hypervisor, "own", OPEN);
+    let vifd = hypervisor.vifd("");
+    let (bridged, alone) = (Ok(("veth", Some("br0"))), Ok(("veth", None)));
+    let veths = nics(
+        1,
+        [
+            (
+                "bridge",
+                "<source bridge='br0'/><target dev='outside'/><guest dev='inside'/>",
+                json!({"bridge": "br0", "target": "outside", "guest_device": "inside"}),
+                bridged,
+                "br0",
+            ),
+            ("bridge", "<source bridge='br0'/>", json!({"bridge": "br0", "guest_device": "eth0"}), bridged, "br0"),
+            (
+                "direct",
+                "<source dev='low' mode='bridge'/>",
+                json!({"lower_device": "low", "mode": "bridge", "guest_device": "eth1"}),
+                Err("in_container"),
+                "low",
+            ),
+            ("ethernet", "<target dev='made'/>", json!({"target": "made", "guest_device": "eth2"}), alone, "-"),
+            ("ethernet", "", json!({"guest_device": "eth3"}), alone, "-"),
+            (
+                "network",
+                "<source network='own'/>",
+                json!({"network": "own", "bridge": "virbr7", "guest_device": "eth4"}),
+                Ok(("veth", Some("virbr7"))),
+                "own",
+            ),
+        ],
+    );
+    virsh(&hypervisor, LXC, "create {}", &container(1, &veths));
+    check(&hypervisor, &vifd, LXC, 1, &veths);
+    virsh(&hypervisor, LXC, "create {}", &container(2, &[]));
+    check(&hypervisor, &vifd, LXC, 2, &[]);
+    agrees_with_a_fresh_one(&hypervisor, &vifd);
+}
