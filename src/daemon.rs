@@ -13,7 +13,7 @@
 //!
 //! No task ends before the shutdown; one that does is a bug, and stops the daemon so that systemd starts a fresh one.
 
-use std::{collections::BTreeSet, convert::Infallible, fs, io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{convert::Infallible, fs, io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow};
 use sd_notify::NotifyState;
@@ -113,7 +113,7 @@ impl Daemon {
         let (ports_tx, ports) = watch::channel(records.ports.take().map(Snapshot::from).unwrap_or_default());
         tasks.spawn(named("ovsdb", until(stop, ovsdb::run(config.ovsdb, ports_tx))));
 
-        let (doubtful_tx, doubtful) = watch::channel(BTreeSet::new());
+        let (doubtful_tx, doubtful) = watch::channel(libvirt::Doubts::new());
         let mut hypervisors = Vec::new();
         for (uri, optional) in hypervisors_of(&config.libvirt) {
             let begin = records.hypervisors.remove(&uri).map(Snapshot::from).unwrap_or_default();

@@ -3,7 +3,7 @@
 //! In: the snapshots of all sources. Out: one [`Inventory`], published whole. It is immutable, so one answer is
 //! consistent in itself; whatever vifd answers, it answers from here.
 
-use std::{collections::BTreeSet, convert::Infallible, fmt, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, fmt, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::future::select_all;
 use jiff::Timestamp;
@@ -22,7 +22,7 @@ use crate::{
     source::{
         Snapshot, SyncState,
         libvirt::{
-            Domains,
+            Domains, Doubts,
             domain::{DomainState, FixedIp, Interface, Manager, Migration, Owner, PciAddress},
         },
         netlink::link::{Link, Links},
@@ -425,7 +425,7 @@ pub async fn run(
     mut sources: Sources,
     template: NameTemplate,
     tx: watch::Sender<Arc<Inventory>>,
-    doubtful: watch::Sender<BTreeSet<Uuid>>,
+    doubtful: watch::Sender<Doubts>,
 ) -> Infallible {
     // Where there is an Open vSwitch, it knows the ids best: let them not change right after the start.
     let decided = sources.ports.wait_for(|snapshot| snapshot.sync.is_decided());

@@ -4,58 +4,68 @@
 //! to another bridge. The kernel does. So a contradiction is a hint that the domain should be read again; what is
 //! read then is the truth, and a contradiction that remains is one.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
-use uuid::Uuid;
-
-use super::{Fact, Instance, Inventory, NoDevice, Vif};
+use super::{Device, Fact, Instance, Inventory, NoDevice, Vif};
 use crate::source::{
-    libvirt::domain::Attachment,
+    libvirt::{Doubts, domain::Attachment},
     netlink::link::{Link, LinkKind, LinkRef},
 };
 
 impl Inventory {
-    /// The running instances that should be read again.
+    /// The running instances that should be read again, and why.
     #[must_use]
-    pub fn doubtful(&self) -> BTreeSet<Uuid> {
-        let contradicted = self
-            .instances
-            .iter()
-            .filter(|instance| instance.libvirt_id.is_some() && instance.vifs.iter().any(|vif| self.contradicts(vif)));
-        contradicted.chain(self.strangers_neighbours()).map(|instance| instance.uuid).collect()
+    pub fn doubtful(&self) -> Doubts {
+        let mut doubts = Doubts::new();
+        let running = self.instances.iter().filter(|instance| instance.libvirt_id.is_some());
+        let contradicted = running
+            .flat_map(|instance| instance.vifs.iter().filter_map(move |vif| Some((instance, self.contradicts(vif)?))));
+        for (instance, why) in contradicted.chain(self.strangers_neighbours()) {
+            doubts.entry(instance.uuid).or_default().insert(why);
+        }
+        doubts
     }
 
-    fn contradicts(&self, vif: &Vif) -> bool {
-        let Some(device) = &vif.device else { return vif.no_device == Some(NoDevice::TargetMissing) };
-        if vif.ovs_port.as_ref() == Some(&device.name) {
-            return vif.disagreements.iter().any(|disagreement| disagreement.what == Fact::Bridge);
+    /// What the kernel or Open vSwitch says against the description of this VIF.
+    fn contradicts(&self, vif: &Vif) -> Option<String> {
+        let Some(Device { index, name }) = &vif.device else {
+            let missing = vif.no_device == Some(NoDevice::TargetMissing);
+            return missing.then(|| format!("{} is missing", vif.interface.target.as_deref().unwrap_or_default()));
+        };
+        if vif.ovs_port.as_ref() == Some(name) {
+            let moved = vif.disagreements.iter().find(|disagreement| disagreement.what == Fact::Bridge)?;
+            return Some(format!("{name} ({index}) is on {}", moved.value));
         }
         let bridge = match &vif.interface.attachment {
             Attachment::Bridge { bridge } if vif.interface.virtualport.is_none() => bridge,
             Attachment::Network { bridge, .. } if vif.interface.virtualport.is_none() => bridge,
-            _ => return false,
+            _ => return None,
         };
-        let controller = self.links.get(device.index).and_then(|link| self.links.get(link.controller?));
-        bridge.is_some() && controller.map(|link| &link.name) != bridge.as_ref()
+        let controller = self.links.get(*index).and_then(|link| self.links.get(link.controller?));
+        let controller = controller.map(|link| &link.name);
+        let contradicted = bridge.is_some() && controller != bridge.as_ref();
+        contradicted.then(|| format!("{name} ({index}) is on {}", controller.map_or("no bridge", |name| name)))
     }
 
     /// The containers into which a veth leads that carries no VIF we know of: those that have another end in the same
     /// namespace, or where none has, those without any.
-    fn strangers_neighbours(&self) -> impl Iterator<Item = &std::sync::Arc<Instance>> {
+    fn strangers_neighbours(&self) -> impl Iterator<Item = (&Arc<Instance>, String)> {
         let strangers = self.links.iter().filter(|link| self.by_device.get(&link.index).next().is_none());
-        let mut leads_to: BTreeSet<_> = strangers.filter_map(|link| container(link)).collect();
+        let strangers: Vec<_> = strangers.filter_map(|link| Some((container(link)?, link))).collect();
         let mut known = BTreeSet::new();
-        if !leads_to.is_empty() {
+        if !strangers.is_empty() {
             let carriers = self.instances.iter().flat_map(|instance| self.containers(instance));
             known.extend(carriers);
         }
-        let unknown = leads_to.iter().any(|netns| !known.contains(netns));
-        leads_to.retain(|netns| known.contains(netns));
-        self.instances.iter().filter(move |instance| {
-            let container = &*instance.hypervisor_type == "lxc" && instance.libvirt_id.is_some();
-            container
-                && (self.containers(instance).any(|netns| leads_to.contains(&netns))
-                    || (unknown && self.containers(instance).next().is_none()))
+        strangers.into_iter().flat_map(move |(netns, link)| {
+            let known = known.contains(&netns);
+            let why = format!("{} ({}) leads into it", link.name, link.index);
+            let neighbours = self.instances.iter().filter(move |instance| {
+                let mut containers = self.containers(instance);
+                let container = &*instance.hypervisor_type == "lxc" && instance.libvirt_id.is_some();
+                container && if known { containers.any(|other| other == netns) } else { containers.next().is_none() }
+            });
+            neighbours.map(move |instance| (instance, why.clone()))
         })
     }
 
@@ -75,6 +85,8 @@ fn container(link: &Link) -> Option<i32> {
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
     use crate::inventory::testing::{PORT, WEB, bridged, joined, link, nova, view};
 
@@ -87,29 +99,53 @@ mod tests {
         veth
     }
 
+    /// Each doubtful instance with the reasons.
+    fn doubts(inventory: &Inventory) -> Vec<(Uuid, String)> {
+        let reasons = |why: BTreeSet<String>| why.into_iter().collect::<Vec<_>>().join(", ");
+        inventory.doubtful().into_iter().map(|(uuid, why)| (uuid, reasons(why))).collect()
+    }
+
     #[test]
     fn a_tap_on_the_bridge_that_the_domain_names_is_no_contradiction() {
         let domain = nova(&bridged(MAC, "tap0", ""), &[]);
         let mut tap = link(7, "tap0");
         let doubtful = |tap: &Link| {
-            joined(&view(std::slice::from_ref(&domain), &[link(1, "br0"), link(2, "br1"), tap.clone()])).doubtful()
+            doubts(&joined(&view(std::slice::from_ref(&domain), &[link(1, "br0"), link(2, "br1"), tap.clone()])))
         };
-        assert_eq!(doubtful(&tap), [WEB].into());
+        assert_eq!(doubtful(&tap), [(WEB, "tap0 (7) is on no bridge".to_owned())]);
         tap.controller = Some(1);
-        assert_eq!(doubtful(&tap), [].into());
+        assert_eq!(doubtful(&tap), []);
         tap.controller = Some(2);
-        assert_eq!(doubtful(&tap), [WEB].into());
+        assert_eq!(doubtful(&tap), [(WEB, "tap0 (7) is on br1".to_owned())]);
         tap.name = "other".into();
-        assert_eq!(doubtful(&tap), [WEB].into());
+        assert_eq!(doubtful(&tap), [(WEB, "tap0 is missing".to_owned())]);
         let stopped = domain.replace(" id='3'", "");
-        assert_eq!(joined(&view(&[stopped], &[])).doubtful(), [].into());
+        assert_eq!(doubts(&joined(&view(&[stopped], &[]))), []);
+    }
+
+    #[test]
+    fn one_that_is_in_doubt_already_can_come_into_more() {
+        let domain = nova(&(bridged(MAC, "tap0", "") + &bridged(MAC, "tap1", "")), &[]);
+        let (mut one, mut two) = (link(7, "tap0"), link(8, "tap1"));
+        two.controller = Some(1);
+        let doubtful = |one: &Link, two: &Link| {
+            let links = [link(1, "br0"), link(2, "br1"), one.clone(), two.clone()];
+            joined(&view(std::slice::from_ref(&domain), &links)).doubtful()
+        };
+        let before = doubtful(&one, &two);
+        two.controller = Some(2);
+        assert_ne!(doubtful(&one, &two), before);
+        two.controller = Some(1);
+        assert_eq!(doubtful(&one, &two), before);
+        one.controller = Some(2);
+        assert_ne!(doubtful(&one, &two), before);
     }
 
     #[test]
     fn an_open_vswitch_port_has_no_bridge_in_the_kernel_to_contradict() {
         let virtualport = "<virtualport type='openvswitch'/>";
         let domain = nova(&bridged(MAC, "tap0", virtualport), &[]);
-        assert_eq!(joined(&view(&[domain], &[link(7, "tap0")])).doubtful(), [].into());
+        assert_eq!(doubts(&joined(&view(&[domain], &[link(7, "tap0")]))), []);
     }
 
     #[test]
@@ -117,9 +153,12 @@ mod tests {
         let lxc = |xml: String| xml.replace("'kvm'", "'lxc'").replace("'bridge'", "'ethernet'");
         let one = lxc(nova(&bridged(MAC, "veth0", ""), &[]));
         let two = lxc(nova("", &[])).replace(&WEB.to_string(), &PORT.to_string());
-        let doubtful = |links: &[Link]| joined(&view(&[one.clone(), two.clone()], links)).doubtful();
-        assert_eq!(doubtful(&[veth(7, "veth0", 5)]), [].into());
-        assert_eq!(doubtful(&[veth(7, "veth0", 5), veth(8, "veth1", 5)]), [WEB].into());
-        assert_eq!(doubtful(&[veth(7, "veth0", 5), veth(8, "veth1", 6)]), [PORT].into());
+        let doubtful = |links: &[Link]| doubts(&joined(&view(&[one.clone(), two.clone()], links)));
+        let why = || "veth1 (8) leads into it".to_owned();
+        assert_eq!(doubtful(&[veth(7, "veth0", 5)]), []);
+        assert_eq!(doubtful(&[veth(7, "veth0", 5), veth(8, "veth1", 5)]), [(WEB, why())]);
+        assert_eq!(doubtful(&[veth(7, "veth0", 5), veth(8, "veth1", 6)]), [(PORT, why())]);
+        let three = [veth(7, "veth0", 5), veth(8, "veth1", 5), veth(9, "veth2", 5)];
+        assert_eq!(doubtful(&three), [(WEB, why() + ", veth2 (9) leads into it")]);
     }
 }

@@ -61,6 +61,10 @@ pub struct Unreadable {
     pub reason: Arc<str>,
 }
 
+/// The domains that another source contradicts, and what it says. A domain whose reasons have changed is in doubt anew:
+/// one reason may stay for good, as long as somebody has moved a device behind libvirt's back.
+pub type Doubts = BTreeMap<Uuid, BTreeSet<String>>;
+
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
@@ -110,7 +114,7 @@ pub struct Source {
     /// Where its domains are published.
     pub tx: watch::Sender<Snapshot<Domains>>,
     /// Domains, of any hypervisor, that the kernel contradicts: they are read again.
-    pub doubtful: watch::Receiver<BTreeSet<Uuid>>,
+    pub doubtful: watch::Receiver<Doubts>,
 }
 
 /// Follows one hypervisor until `shutdown`.
@@ -405,11 +409,11 @@ impl Session<'_> {
     }
 }
 
-/// Wakes the session for each domain that comes into doubt, and a little later once more for those that still are: the
-/// kernel may have been quicker than libvirt.
+/// Wakes the session for each domain that comes into doubt, or into doubt for other reasons than before; and for those
+/// that still are a little later once more, less and less often: the kernel may have been quicker than libvirt.
 async fn pass_on_doubts(
     tx: &watch::Sender<Snapshot<Domains>>,
-    doubtful: &mut watch::Receiver<BTreeSet<Uuid>>,
+    doubtful: &mut watch::Receiver<Doubts>,
     wakes: &UnboundedSender<Wake>,
 ) -> Infallible {
     let wake = |uuid: &Uuid| {
@@ -417,23 +421,28 @@ async fn pass_on_doubts(
             let _ = wakes.send(Wake::Domain(*uuid));
         }
     };
-    let mut known = BTreeSet::new();
+    let mut known = Doubts::new();
+    let mut pause = DOUBT_RECHECK;
     let mut again = None;
     loop {
         let current = doubtful.borrow_and_update().clone();
-        let mut new = current.difference(&known).peekable();
-        if new.peek().is_some() {
-            again = Some(Instant::now() + DOUBT_RECHECK);
+        for (uuid, why) in &current {
+            if known.get(uuid) != Some(why) {
+                debug!(domain.uuid = %uuid, ?why, "in doubt");
+                wake(uuid);
+                pause = DOUBT_RECHECK;
+                again = Some(Instant::now() + pause);
+            }
         }
-        new.for_each(wake);
         known = current;
         tokio::select! {
             changed = doubtful.changed() => if changed.is_err() {
                 std::future::pending().await
             },
             () = sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {
-                again = None;
-                known.iter().for_each(wake);
+                known.keys().for_each(wake);
+                pause *= 2;
+                again = (!known.is_empty()).then(|| Instant::now() + pause);
             }
         }
     }
@@ -447,9 +456,44 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 const BATCH: usize = 16;
 /// How soon it is seen that a migration was given up.
 const LEAVING_INTERVAL: Duration = Duration::from_secs(1);
-/// A hot-plug into a container is visible in the kernel some 50 ms before libvirt tells of it.
+/// A hot-plug into a container is visible in the kernel some 50 ms before libvirt tells of it, unless libvirt is busy.
 const DOUBT_RECHECK: Duration = Duration::from_millis(500);
 /// A session that lived this long was no failure.
 const HEALTHY: Duration = Duration::from_secs(10);
 /// Closing a connection takes a millisecond unless libvirt hangs.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::{domain::DomainState, *};
+
+    const WEB: Uuid = Uuid::from_u128(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_domain_in_doubt_is_read_again_when_the_reasons_change_and_less_and_less_often_while_they_stay() {
+        let xml = format!("<domain><name>web</name><uuid>{WEB}</uuid></domain>");
+        let web = Arc::new(Domain::decode(&xml, DomainState::Running).unwrap());
+        let data = Arc::new(Domains { known: [(WEB, web)].into(), ..Domains::default() });
+        let (tx, _rx) = watch::channel(Snapshot { data, ..Snapshot::default() });
+        let (doubts_tx, mut doubts) = watch::channel(Doubts::new());
+        let (wakes_tx, mut wakes) = mpsc::unbounded_channel();
+        tokio::spawn(async move { pass_on_doubts(&tx, &mut doubts, &wakes_tx).await });
+        let doubt = |why: &[&str]| {
+            let why = why.iter().map(|&why| why.to_owned()).collect();
+            doubts_tx.send_replace([(WEB, why), (Uuid::nil(), BTreeSet::new())].into());
+        };
+        let mut woken_within = async |seconds: u64| {
+            time::sleep(Duration::from_secs(seconds)).await;
+            std::iter::from_fn(|| wakes.try_recv().ok()).filter(|wake| matches!(wake, Wake::Domain(WEB))).count()
+        };
+        doubt(&["tap0 is missing"]);
+        // At once, and after 0.5, 1.5, 3.5, 7.5, … seconds.
+        assert_eq!((woken_within(1).await, woken_within(9).await), (2, 3));
+        doubt(&["tap0 is missing"]);
+        assert_eq!(woken_within(1).await, 0);
+        doubt(&["tap0 is missing", "tap1 is missing"]);
+        assert_eq!((woken_within(1).await, woken_within(9).await), (2, 3));
+        doubts_tx.send_replace(Doubts::new());
+        assert_eq!(woken_within(1000).await, 0);
+    }
+}
