@@ -32,11 +32,11 @@ struct Nic {
     source: &'static str,
 }
 
+/// A row of a table of interfaces: type, XML, record, link and source; see [`Nic`].
+type Row<'a> = (&'a str, &'a str, Value, Result<(&'static str, Option<&'static str>), &'static str>, &'static str);
+
 /// The interfaces of the domain number `n`.
-fn nics<const N: usize>(
-    n: u32,
-    table: [(&str, &str, Value, Result<(&'static str, Option<&'static str>), &'static str>, &'static str); N],
-) -> Vec<Nic> {
+fn nics<const N: usize>(n: u32, table: [Row; N]) -> Vec<Nic> {
     let nics = table.into_iter().enumerate().map(|(j, (kind, xml, mut record, link, source))| {
         record.as_object_mut().unwrap().entry("type").or_insert_with(|| json!(kind));
         let mac = record.get("mac").map_or_else(|| mac(n, j), |mac| mac.as_str().unwrap().to_owned());
