@@ -28,7 +28,7 @@
 //! | --- | --- |
 //! | [`daemon`] | the wiring: every task, every channel, the shutdown |
 //! | [`source`] | [`Snapshot`](source::Snapshot), [`SyncState`](source::SyncState), and what a source is |
-//! | [`source::libvirt`] | a hypervisor's domains: sessions on threads, under supervisors |
+//! | [`source::libvirt`] | a hypervisor's domains: a session for each connection, whose calls are made by threads |
 //! | [`source::libvirt::domain`] | the pure decoding of domain XML |
 //! | [`source::libvirt::events`] | libvirt's C callbacks: the only `unsafe` code |
 //! | [`source::netlink`] | the kernel's links: following and listing them |
@@ -36,7 +36,8 @@
 //! | [`source::ovsdb`] | the Open vSwitch database: following it, where there is one |
 //! | [`source::ovsdb::rpc`], [`source::ovsdb::rows`] | its messages and its rows: pure decoding |
 //! | [`inventory`] | the truth: instances with their VIFs and links, look-ups by everything, and the pure join |
-//! | [`http`] | the Compute API ([`http::compute`]) and the host's own API ([`http::host`]) |
+//! | [`cache`] | domains and ports on disk, for the first answers after a restart |
+| [`http`] | the Compute API ([`http::compute`]) and the host's own API ([`http::host`]) |
 //! | [`cli`] | `vifctl` |
 //! | [`config`], [`telemetry`], [`mac`] | leaves |
 //!
