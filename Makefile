@@ -9,7 +9,7 @@ PREFIX ?= /usr
 SYSCONFDIR ?= /etc
 UNITDIR ?= /usr/lib/systemd/system
 
-.PHONY: all build test check demo bench install uninstall deps clean
+.PHONY: all build test chaos check demo bench install uninstall deps clean
 
 all: build
 
@@ -24,6 +24,11 @@ build:
 # Runs the tests that need root too; without root they would be counted as ignored.
 test: deps
 	cargo test --locked -- --include-ignored
+
+# Random operations and faults for SECONDS, every answer compared after each; SEED gives those of another run again.
+chaos: deps
+	VIFD_CHAOS_SECONDS=$(SECONDS) VIFD_CHAOS_SEED=$(SEED) \
+		cargo test --locked --test integration whatever_happens -- --include-ignored --nocapture
 
 check:
 	packaging/install-deps build

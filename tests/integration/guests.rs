@@ -272,22 +272,13 @@ fn answers_come_at_once_while_libvirt_hangs() {
         hypervisors(sync).contains("virConnectOpenReadOnly")
     });
     std::thread::sleep(std::time::Duration::from_secs(12));
-    let threads = std::fs::read_dir(format!("/proc/{}/task", vifd_pid(&vifd))).unwrap().count();
+    let threads = std::fs::read_dir(format!("/proc/{}/task", vifd.daemon_pid())).unwrap().count();
     assert!(threads < 20, "{threads} threads");
     assert_eq!(vifd.request("GET", &list, &[]).status, 203);
     kill("-CONT");
     eventually("current again", || (vifd.request("GET", &list, &[]).status == 200).then_some(()));
     hypervisor.create_guest(2, 1);
     agree(&hypervisor, &vifd, "libvirt went on");
-}
-
-/// The daemon's own process; that of the test only stands for it.
-fn vifd_pid(vifd: &Vifd) -> String {
-    let pattern = format!("vifd --log debug --config {}", vifd.socket.with_extension("toml").display());
-    let output = Command::new("pgrep").args(["-f", &pattern]).output().unwrap();
-    let pids = String::from_utf8(output.stdout).unwrap();
-    let is_vifd = |pid: &&str| std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe.ends_with("vifd"));
-    pids.split_whitespace().find(is_vifd).unwrap().to_owned()
 }
 
 #[test]
@@ -406,7 +397,7 @@ fn a_restart_serves_the_records_of_the_run_before_until_libvirt_was_read() {
     let records = || std::fs::read_to_string(hypervisor.dir().join("vifd.cache")).unwrap_or_default();
     eventually("the records are written", || records().contains(&uuid(1)).then_some(()));
     hypervisor.control("stop-libvirtd", &["KILL"]);
-    let pid = vifd_pid(&vifd);
+    let pid = vifd.daemon_pid();
     assert!(Command::new("kill").args(["-KILL", &pid]).status().unwrap().success());
     drop(vifd);
     let vifd = Vifd::start(hypervisor.command(VIFD), hypervisor.dir(), "");

@@ -5,12 +5,14 @@
 //! * `netlink` follows the kernel in a network namespace of its own;
 //! * `guests` runs guests on a private hypervisor and compares every answer with what libvirt and `ip` say;
 //! * `kinds` does so for each kind of interface, and each record is compared whole;
-//! * `ovsdb` does so with a real Open vSwitch.
+//! * `ovsdb` does so with a real Open vSwitch;
+//! * `chaos` does what comes, at random, with faults, and compares every answer after each step.
 //!
-//! The last four need root and are ignored without it; `make test` runs everything.
+//! All but the first two need root and are ignored without it; `make test` runs everything.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
+mod chaos;
 mod daemon;
 mod guests;
 mod kinds;

@@ -70,7 +70,8 @@ impl Namespace {
     }
 }
 
-fn in_our_words(link: &Value) -> Value {
+/// What `ip` says of a link, in our words.
+pub fn in_our_words(link: &Value) -> Value {
     let kind = match (&link["linkinfo"]["info_kind"], &link["linkinfo"]["info_data"]["type"], &link["link_type"]) {
         (Value::String(kind), Value::String(tun), _) if kind == "tun" => tun.clone(),
         (Value::String(kind), ..) => kind.clone(),
@@ -90,7 +91,8 @@ fn in_our_words(link: &Value) -> Value {
     })
 }
 
-fn comparable(device: &Value) -> Value {
+/// What vifd says of a link, in the same.
+pub fn comparable(device: &Value) -> Value {
     let mut link = json!({"altnames": []});
     for key in ["index", "name", "kind", "mac", "mtu", "up", "controller_name", "tx_queues"] {
         link[key] = device[key].clone();

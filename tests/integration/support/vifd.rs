@@ -99,6 +99,15 @@ socket = '{}'
         self.process.id()
     }
 
+    /// The daemon's own process, where [`Vifd::pid`] only stands for it.
+    pub fn daemon_pid(&self) -> String {
+        let pattern = format!("vifd --log debug --config {}", self.socket.with_extension("toml").display());
+        let output = Command::new("pgrep").args(["-f", &pattern]).output().unwrap();
+        let pids = String::from_utf8(output.stdout).unwrap();
+        let is_vifd = |pid: &&str| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe.ends_with("vifd"));
+        pids.split_whitespace().find(is_vifd).unwrap().to_owned()
+    }
+
     /// Sends it a signal and waits for its end.
     pub fn end(mut self, signal: &str) -> ExitStatus {
         let kill = Command::new("kill").args([signal, &self.process.id().to_string()]).status().unwrap();
