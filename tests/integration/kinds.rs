@@ -4,6 +4,10 @@
 
 use std::{
     fs,
+    io::{Read, Write},
+    os::unix::net::UnixListener,
+    path::Path,
+    process::Stdio,
     time::{Duration, Instant},
 };
 
@@ -11,7 +15,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::support::{
-    LIMIT,
+    LIMIT, eventually,
     hypervisor::Hypervisor,
     vifd::{VIFD, Vifd},
 };
@@ -19,21 +23,25 @@ use crate::support::{
 const QEMU: &str = "qemu:///system";
 const LXC: &str = "lxc:///system";
 
+/// The kind of a link and the name of its controller, or why there is no link.
+type Link = Result<(&'static str, Option<&'static str>), &'static str>;
+
 /// An interface: how it is written, and what is to be known of it.
+#[derive(Clone)]
 struct Nic {
     /// Its XML without the MAC address.
     xml: String,
     mac: String,
     /// What its record says beside the above, its model, its alias and its device.
     record: Value,
-    /// The kind of the link that carries it and the name of its controller, or why there is none.
-    link: Result<(&'static str, Option<&'static str>), &'static str>,
+    /// The link that carries it while the domain runs.
+    link: Link,
     /// The source that `virsh domiflist` names.
-    source: &'static str,
+    source: String,
 }
 
 /// A row of a table of interfaces: type, XML, record, link and source; see [`Nic`].
-type Row<'a> = (&'a str, &'a str, Value, Result<(&'static str, Option<&'static str>), &'static str>, &'static str);
+type Row<'a> = (&'a str, &'a str, Value, Link, &'a str);
 
 /// The interfaces of the domain number `n`.
 fn nics<const N: usize>(n: u32, table: [Row; N]) -> Vec<Nic> {
@@ -45,7 +53,7 @@ fn nics<const N: usize>(n: u32, table: [Row; N]) -> Vec<Nic> {
             mac,
             record,
             link,
-            source,
+            source: source.to_owned(),
         }
     });
     nics.collect()
@@ -191,8 +199,12 @@ fn links(hypervisor: &Hypervisor) -> Vec<Value> {
 
 /// Looks at a running domain from all sides.
 fn check(hypervisor: &Hypervisor, vifd: &Vifd, uri: &str, n: u32, nics: &[Nic]) {
-    let qemu = uri == QEMU;
-    wait_state(vifd, n, "running");
+    check_in_state(hypervisor, vifd, uri, n, nics, "running");
+}
+
+fn check_in_state(hypervisor: &Hypervisor, vifd: &Vifd, uri: &str, n: u32, nics: &[Nic], state: &str) {
+    let active = state != "shut_off";
+    wait_state(vifd, n, state);
     let listed = listed(hypervisor, uri, n);
     assert_eq!(listed.len(), nics.len(), "{listed:?}");
 
@@ -218,8 +230,10 @@ fn check(hypervisor: &Hypervisor, vifd: &Vifd, uri: &str, n: u32, nics: &[Nic]) 
             let mut record = json!({
                 "id": synthetic(n, &nic.mac), "id_source": "synthetic", "mac": nic.mac, "device": null,
             });
-            if qemu {
+            if uri == QEMU {
                 record["model"] = json!("virtio");
+            }
+            if uri == QEMU && active {
                 record["alias"] = json!(format!("net{j}"));
             }
             let target = &listed[j][0];
@@ -227,6 +241,7 @@ fn check(hypervisor: &Hypervisor, vifd: &Vifd, uri: &str, n: u32, nics: &[Nic]) 
                 record["target"] = json!(target);
             }
             match nic.link {
+                _ if !active => record["no_device"] = json!("not_running"),
                 Ok(_) => {
                     let index = &all_links.iter().find(|link| link["name"] == *target).unwrap()["index"];
                     record["device"] = json!({ "index": index, "name": target });
@@ -241,7 +256,7 @@ fn check(hypervisor: &Hypervisor, vifd: &Vifd, uri: &str, n: u32, nics: &[Nic]) 
 
     for ((record, row), nic) in expected.iter().zip(&listed).zip(nics) {
         let text = |name: &str| record[name].as_str().unwrap_or("-");
-        assert_eq!(row[..], [text("target"), text("type"), nic.source, text("model"), &nic.mac]);
+        assert_eq!(row[..], [text("target"), text("type"), &nic.source, text("model"), &nic.mac]);
     }
     let list = vifd.request("POST", &format!("/v2.1/servers/{}/virtual_interfaces", uuid(n)), &[]).json();
     let in_order: Vec<_> = expected.iter().map(|vif| json!({"id": vif["id"], "mac_address": vif["mac"]})).collect();
@@ -255,7 +270,7 @@ fn check(hypervisor: &Hypervisor, vifd: &Vifd, uri: &str, n: u32, nics: &[Nic]) 
 
 /// Finds a VIF by everything that it has.
 fn look_up(vifd: &Vifd, n: u32, all: &[Value], vif: &Value, nic: &Nic) {
-    let same = |what: &str| -> Vec<usize> { (0..all.len()).filter(|j| all[*j][what] == vif[what]).collect() };
+    let same_mac: Vec<usize> = (0..all.len()).filter(|j| all[*j]["mac"] == vif["mac"]).collect();
     let who = |thing: &str| -> Vec<usize> {
         let answer = vifd.get(&format!("/host/v1/who?thing={thing}"));
         let found = answer["matches"].as_array().unwrap().iter().filter(|found| !found["instance"].is_null());
@@ -269,14 +284,21 @@ fn look_up(vifd: &Vifd, n: u32, all: &[Value], vif: &Value, nic: &Nic) {
         let answer = vifd.get(&format!("/host/v1/vifs?{filter}"));
         answer["vifs"].as_array().unwrap().iter().map(|vif| vif["id"].clone()).collect()
     };
+    let position = all.iter().position(|other| other == vif).unwrap();
     let (id, mac) = (vif["id"].as_str().unwrap(), vif["mac"].as_str().unwrap());
-    assert_eq!((who(id), ids(&format!("id={id}"))), (same("id"), vec![json!(id)]));
-    let with_mac: Vec<_> = same("mac").into_iter().map(|j| all[j]["id"].clone()).collect();
-    assert_eq!((who(mac), ids(&format!("mac={mac}"))), (same("mac"), with_mac));
+    assert_eq!((who(id), ids(&format!("id={id}"))), (vec![position], vec![json!(id)]));
+    let with_mac: Vec<_> = same_mac.iter().map(|j| all[*j]["id"].clone()).collect();
+    assert_eq!((who(mac), ids(&format!("mac={mac}"))), (same_mac, with_mac));
 
-    let Ok((kind, controller)) = nic.link else { return };
+    for thing in [&vif["socket"], &vif["target"]].into_iter().filter_map(Value::as_str) {
+        assert_eq!(who(thing), [position], "{thing}");
+    }
+    if vif["device"].is_null() {
+        return;
+    }
+    let (kind, controller) = nic.link.unwrap();
     let (device, index) = (vif["device"]["name"].as_str().unwrap(), vif["device"]["index"].to_string());
-    assert_eq!((who(device), who(&index)), (same("target"), same("target")));
+    assert_eq!((who(device), who(&index)), (vec![position], vec![position]));
     assert_eq!(
         (ids(&format!("device={device}")), ids(&format!("ifindex={index}"))),
         (vec![json!(id)], vec![json!(id)])
@@ -436,7 +458,7 @@ fn every_interface_of_a_guest_is_known_whole() {
             xml: format!("<interface type='bridge'><mac address='{mac}'/>{on_br0}<target dev='{target}'/></interface>"),
             record: with(json!({ "type": "bridge", "target": target })),
             link: bridged,
-            source: "br0",
+            source: "br0".to_owned(),
             mac,
         }
     });
@@ -498,4 +520,218 @@ fn every_interface_of_a_container_is_known_whole() {
     virsh(&hypervisor, LXC, "create {}", &container(2, &[]));
     check(&hypervisor, &vifd, LXC, 2, &[]);
     agrees_with_a_fresh_one(&hypervisor, &vifd);
+}
+
+/// A switch that negotiates nothing: just what QEMU waits for.
+fn vhost_user_switch(socket: &Path) {
+    let listener = UnixListener::bind(socket).unwrap();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut header = [0; 12];
+        while stream.read_exact(&mut header).is_ok() {
+            let mut payload = vec![0; usize::from(header[8])];
+            stream.read_exact(&mut payload).unwrap();
+            // VHOST_USER_GET_FEATURES: VIRTIO_F_VERSION_1, in a reply of protocol version 1.
+            if header[0] == 1 {
+                header[4] = 5;
+                header[8] = 8;
+                stream.write_all(&header).unwrap();
+                stream.write_all(&(1u64 << 32).to_le_bytes()).unwrap();
+            }
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs root: run by make test"]
+fn a_vhost_user_socket_is_known_also_while_a_start_waits_for_its_switch() {
+    let hypervisor = Hypervisor::start();
+    // libvirt sends no event about a start before it has succeeded or failed.
+    let vifd = hypervisor.vifd("[libvirt]\nresync_interval = '1s'\n");
+    let path = |name: &str| hypervisor.dir().join(name).to_str().unwrap().to_owned();
+    let both = |n, socket: &str, mode: &str| {
+        let xml = format!("<source type='unix' path='{socket}' mode='{mode}'/>");
+        let bridged = Ok(("tap", Some("br0")));
+        nics(
+            n,
+            [
+                ("vhostuser", &xml, json!({"socket": socket, "mode": mode}), Err("vhost_user"), socket),
+                ("bridge", "<source bridge='br0'/>", json!({"bridge": "br0"}), bridged, "br0"),
+            ],
+        )
+    };
+
+    let connecting = both(1, &path("vhu1"), "client");
+    vhost_user_switch(&hypervisor.dir().join("vhu1"));
+    virsh(&hypervisor, QEMU, "create {}", &guest(&hypervisor, 1, &connecting, ""));
+    check(&hypervisor, &vifd, QEMU, 1, &connecting);
+
+    let waiting = both(2, &path("vhu2"), "server");
+    let file = path("waiting.xml");
+    fs::write(&file, guest(&hypervisor, 2, &waiting, "")).unwrap();
+    let mut create = hypervisor.command("virsh").args(["-q", "create", &file]).stderr(Stdio::null()).spawn().unwrap();
+    check_in_state(&hypervisor, &vifd, QEMU, 2, &waiting, "starting_up");
+    // Nothing waits with it.
+    check(&hypervisor, &vifd, QEMU, 1, &connecting);
+    agrees_with_a_fresh_one(&hypervisor, &vifd);
+    hypervisor.run(&format!("kill -KILL $(cat /run/libvirt/qemu/{}.pid)", name(2)));
+    assert!(!create.wait().unwrap().success());
+    gone(&vifd, 2);
+    check(&hypervisor, &vifd, QEMU, 1, &connecting);
+}
+
+fn gone(vifd: &Vifd, n: u32) {
+    let path = format!("/host/v1/instances/{}", uuid(n));
+    eventually("it is gone", || (vifd.request("GET", &path, &[]).status == 404).then_some(()));
+}
+
+#[test]
+#[ignore = "needs root: run by make test"]
+fn a_definition_is_known_until_the_guest_runs_and_what_runs_from_then_on() {
+    let hypervisor = Hypervisor::start();
+    let vifd = hypervisor.vifd("");
+    let port = "3f2c9a10-7b6e-4c0d-9d35-0a1b2c3d4e5f";
+    let none = Err("not_running");
+    let defined = nics(
+        1,
+        [
+            (
+                "bridge",
+                &format!(
+                    "<source bridge='br-int'/><vlan><tag id='101'/></vlan><virtualport type='openvswitch'>
+                     <parameters interfaceid='{port}'/></virtualport><target dev='tap3f2c9a10-7b'/>"
+                ),
+                json!({"bridge": "br-int", "vlans": [101], "target": "tap3f2c9a10-7b", "id": port,
+                       "id_source": "virtualport",
+                       "virtualport": {"type": "openvswitch", "interface_id": port}}),
+                none,
+                "br-int",
+            ),
+            (
+                "hostdev",
+                "<source><address type='pci' domain='0' bus='0x3b' slot='0x0a' function='3'/></source>
+                 <vlan><tag id='102'/></vlan>",
+                json!({"pci": "0000:3b:0a.3", "vlans": [102]}),
+                none,
+                "-",
+            ),
+            (
+                "vdpa",
+                "<source dev='/dev/vhost-vdpa-0'/>",
+                json!({"character_device": "/dev/vhost-vdpa-0"}),
+                none,
+                "/dev/vhost-vdpa-0",
+            ),
+            (
+                "vhostuser",
+                "<source type='unix' path='/run/vhu' mode='server'/>",
+                json!({"socket": "/run/vhu", "mode": "server"}),
+                none,
+                "/run/vhu",
+            ),
+            (
+                "direct",
+                "<source dev='low0' mode='vepa'/>",
+                json!({"lower_device": "low0", "mode": "vepa"}),
+                none,
+                "low0",
+            ),
+            ("network", "<source network='own'/>", json!({"network": "own", "bridge": null}), none, "own"),
+            ("mcast", "<source address='230.0.0.1' port='5558'/>", json!({}), none, "-"),
+            ("null", "", json!({}), none, "-"),
+        ],
+    );
+    virsh(&hypervisor, QEMU, "define {}", &guest(&hypervisor, 1, &defined, ""));
+    check_in_state(&hypervisor, &vifd, QEMU, 1, &defined, "shut_off");
+
+    // What runs and what is defined differ.
+    let on_br0 = || ("bridge", "<source bridge='br0'/>", json!({"bridge": "br0"}), Ok(("tap", Some("br0"))), "br0");
+    let [first, plugged, added] = <[Nic; 3]>::try_from(nics(2, [on_br0(), on_br0(), on_br0()])).ok().unwrap();
+    let model = |nic: &Nic| nic.xml.replace("</interface>", "<model type='virtio'/></interface>");
+    let (mut running, mut next) = (vec![first.clone()], vec![first]);
+    virsh(&hypervisor, QEMU, "define {}", &guest(&hypervisor, 2, &running, ""));
+    check_in_state(&hypervisor, &vifd, QEMU, 2, &running, "shut_off");
+    let virsh_of_2 = |command: &str| hypervisor.virsh(QEMU, &format!("{command} {}", name(2)));
+    virsh_of_2("start");
+    check(&hypervisor, &vifd, QEMU, 2, &running);
+    virsh(&hypervisor, QEMU, &format!("attach-device {} {{}} --live", name(2)), &model(&plugged));
+    running.push(plugged);
+    check(&hypervisor, &vifd, QEMU, 2, &running);
+    virsh(&hypervisor, QEMU, &format!("attach-device {} {{}} --config", name(2)), &model(&added));
+    next.push(added);
+    virsh_of_2("suspend");
+    check_in_state(&hypervisor, &vifd, QEMU, 2, &running, "paused");
+    agrees_with_a_fresh_one(&hypervisor, &vifd);
+    virsh_of_2("destroy");
+    check_in_state(&hypervisor, &vifd, QEMU, 2, &next, "shut_off");
+    virsh_of_2("start");
+    check(&hypervisor, &vifd, QEMU, 2, &next);
+    // Of a definition that was taken away the guest remains, for as long as it runs.
+    virsh_of_2("undefine");
+    virsh_of_2("suspend");
+    check_in_state(&hypervisor, &vifd, QEMU, 2, &next, "paused");
+    virsh_of_2("destroy");
+    gone(&vifd, 2);
+}
+
+/// Firmware that does this and halts; it begins 128 bytes before the end, where a jump leads to it.
+fn firmware(code: &[u8]) -> Vec<u8> {
+    let mut image = vec![0xf4; 0x10000];
+    image[0xff80..0xff80 + code.len()].copy_from_slice(code);
+    image[0xfff0..0xfff2].copy_from_slice(&[0xeb, 0x8e]);
+    image
+}
+
+#[test]
+#[ignore = "needs root: run by make test"]
+fn every_end_of_a_guest_and_every_return_is_followed() {
+    let hypervisor = Hypervisor::start();
+    let vifd = hypervisor.vifd("");
+    let nics =
+        nics(1, [("bridge", "<source bridge='br0'/>", json!({"bridge": "br0"}), Ok(("tap", Some("br0"))), "br0")]);
+    let xml = guest(&hypervisor, 1, &nics, "<panic model='isa'/>");
+    let (domain, saved) = (name(1), hypervisor.dir().join("saved").to_str().unwrap().to_owned());
+    virsh(&hypervisor, QEMU, "define {}", &xml);
+    for (command, state) in [
+        ("start", "running"),
+        (&*format!("save --file {saved}"), "shut_off"),
+        (&*format!("restore {saved}; true"), "running"),
+        ("managedsave", "shut_off"),
+        ("start", "running"),
+        ("managedsave --paused", "shut_off"),
+        ("start", "paused"),
+        ("resume", "running"),
+        // To the guest, which is to end with it (on_reboot).
+        ("reset", "shut_off"),
+        ("start --paused", "paused"),
+        ("destroy", "shut_off"),
+    ] {
+        let command = if command.starts_with("restore") { command.to_owned() } else { format!("{command} {domain}") };
+        hypervisor.virsh(QEMU, &command);
+        check_in_state(&hypervisor, &vifd, QEMU, 1, &nics, state);
+    }
+
+    // mov dx,0x505; mov al,1; out dx,al: a panic. The guest stays, for somebody to look at (on_crash).
+    fs::write(hypervisor.dir().join("panic.bin"), firmware(b"\xba\x05\x05\xb0\x01\xee")).unwrap();
+    // Port 0x600 for power management, by way of the PCI configuration space; then S5.
+    let pci = |register: u8, value: [u8; 2]| {
+        let mut code = vec![0x66, 0xb8, register, 0x0b, 0, 0x80, 0xba, 0xf8, 0x0c, 0x66, 0xef];
+        code.extend([0x66, 0xb8, value[0], value[1], 0, 0, 0xba, 0xfc, 0x0c, 0x66, 0xef]);
+        code
+    };
+    let power_off = [pci(0x40, [1, 6]), pci(0x80, [1, 0]), b"\xb8\x00\x20\xba\x04\x06\xef".to_vec()].concat();
+    fs::write(hypervisor.dir().join("off.bin"), firmware(&power_off)).unwrap();
+    for (file, state) in [("panic.bin", "crashed"), ("off.bin", "shut_off")] {
+        virsh(&hypervisor, QEMU, "define {}", &xml.replace("halt.bin", file));
+        hypervisor.virsh(QEMU, &format!("start {domain} --paused"));
+        check_in_state(&hypervisor, &vifd, QEMU, 1, &nics, "paused");
+        hypervisor.virsh(QEMU, &format!("resume {domain}"));
+        check_in_state(&hypervisor, &vifd, QEMU, 1, &nics, state);
+        if state == "crashed" {
+            hypervisor.virsh(QEMU, &format!("destroy {domain}"));
+        }
+        check_in_state(&hypervisor, &vifd, QEMU, 1, &nics, "shut_off");
+    }
+    hypervisor.virsh(QEMU, &format!("undefine {domain}"));
+    gone(&vifd, 1);
 }

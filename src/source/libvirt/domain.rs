@@ -110,8 +110,8 @@ pub struct Interface {
     pub link_down: bool,
 }
 
-/// The `type` of an interface, with the source that belongs to it. In JSON its fields stand among those of the VIF, so none
-/// may be called as one of them is: `device` is the link.
+/// The `type` of an interface, with the source that belongs to it. In JSON its fields stand among those of the VIF, so
+/// none may be called as one of them is: `device` is the link.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Attachment {
