@@ -37,7 +37,7 @@
 //! | [`source::ovsdb::rpc`], [`source::ovsdb::rows`] | its messages and its rows: pure decoding |
 //! | [`inventory`] | the truth: instances with their VIFs and links, look-ups by everything, and the pure join |
 //! | [`cache`] | domains and ports on disk, for the first answers after a restart |
-| [`http`] | the Compute API ([`http::compute`]) and the host's own API ([`http::host`]) |
+//! | [`http`] | the Compute API ([`http::compute`]) and the host's own API ([`http::host`]) |
 //! | [`cli`] | `vifctl` |
 //! | [`config`], [`telemetry`], [`mac`] | leaves |
 //!
