@@ -37,7 +37,7 @@ impl Inventory {
             return Some(format!("{name} ({index}) is on {}", moved.value));
         }
         let bridge = match &vif.interface.attachment {
-            Attachment::Bridge { bridge } if vif.interface.virtualport.is_none() => bridge,
+            Attachment::Bridge { bridge, .. } if vif.interface.virtualport.is_none() => bridge,
             Attachment::Network { bridge, .. } if vif.interface.virtualport.is_none() => bridge,
             _ => return None,
         };

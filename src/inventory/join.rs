@@ -232,7 +232,7 @@ fn disagreements(domain: &Domain, interface: &Interface, port: &Port) -> Vec<Dis
     }
     // Behind a Linux bridge libvirt knows that one, and rightly so.
     let direct = interface.target.as_ref() == Some(&port.name);
-    if let Attachment::Bridge { bridge: Some(described) } | Attachment::Network { bridge: Some(described), .. } =
+    if let Attachment::Bridge { bridge: Some(described), .. } | Attachment::Network { bridge: Some(described), .. } =
         &interface.attachment
         && let Some(bridge) = port.bridge.as_ref().filter(|bridge| direct && *bridge != described)
     {

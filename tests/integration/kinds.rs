@@ -384,7 +384,13 @@ fn every_interface_of_a_guest_is_known_whole() {
                 Ok(("tap", Some("virbr7"))),
                 "own",
             ),
-            ("network", "<source network='given'/>", with(json!({"type": "bridge"})), bridged, "given"),
+            (
+                "network",
+                "<source network='given'/>",
+                with(json!({"type": "bridge", "network": "given"})),
+                bridged,
+                "given",
+            ),
             ("ethernet", "<target dev='mine' managed='no'/>", json!({"target": "mine", "unmanaged": true}), alone, "-"),
             (
                 "ethernet",
@@ -435,7 +441,7 @@ fn every_interface_of_a_guest_is_known_whole() {
             (
                 "network",
                 "<source network='pool'/>",
-                json!({"type": "direct", "lower_device": "low2", "mode": "bridge"}),
+                json!({"type": "direct", "lower_device": "low2", "mode": "bridge", "network": "pool"}),
                 macvtap,
                 "pool",
             ),

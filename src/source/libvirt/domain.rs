@@ -119,6 +119,9 @@ pub enum Attachment {
     Bridge {
         /// The bridge's name.
         bridge: Option<Arc<str>>,
+        /// The libvirt network that it was taken from, if it was.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        network: Option<Arc<str>>,
     },
     /// A port of a libvirt network.
     Network {
@@ -135,6 +138,9 @@ pub enum Attachment {
         lower_device: Option<Arc<str>>,
         /// `vepa`, `bridge`, `private` or `passthrough`.
         mode: Option<Arc<str>>,
+        /// The libvirt network that it was taken from, if it was.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        network: Option<Arc<str>>,
     },
     /// A socket shared with a switch in user space.
     Vhostuser {
@@ -262,12 +268,16 @@ impl Interface {
         let shared = |element: &str, name: &str| attribute(element, name).map(Arc::from);
         let mac = attribute("mac", "address").ok_or("no MAC address")?;
         let attachment = match node.attribute("type").ok_or("no type")? {
-            "bridge" => Attachment::Bridge { bridge: shared("source", "bridge") },
+            "bridge" => Attachment::Bridge { bridge: shared("source", "bridge"), network: shared("source", "network") },
             "network" => {
                 Attachment::Network { network: shared("source", "network"), bridge: shared("source", "bridge") }
             }
             "ethernet" => Attachment::Ethernet,
-            "direct" => Attachment::Direct { lower_device: shared("source", "dev"), mode: shared("source", "mode") },
+            "direct" => Attachment::Direct {
+                lower_device: shared("source", "dev"),
+                mode: shared("source", "mode"),
+                network: shared("source", "network"),
+            },
             "vhostuser" => Attachment::Vhostuser { socket: shared("source", "path"), mode: shared("source", "mode") },
             "hostdev" => Attachment::Hostdev {
                 pci: child(node, "source").and_then(|n| child(n, "address")).and_then(PciAddress::decode),
@@ -347,7 +357,7 @@ impl Attachment {
     #[must_use]
     pub fn source(&self) -> Option<String> {
         match self {
-            Self::Bridge { bridge } => bridge.as_deref().map(str::to_owned),
+            Self::Bridge { bridge, .. } => bridge.as_deref().map(str::to_owned),
             Self::Network { network, .. } => network.as_deref().map(str::to_owned),
             Self::Direct { lower_device: device, .. } | Self::Vdpa { character_device: device } => {
                 device.as_deref().map(str::to_owned)

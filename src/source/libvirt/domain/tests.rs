@@ -157,11 +157,11 @@ fn in_guest(mac: &str, attachment: Attachment, target: Option<&str>, alias: &str
 }
 
 fn bridge(name: &str) -> Attachment {
-    Attachment::Bridge { bridge: Some(name.into()) }
+    Attachment::Bridge { bridge: Some(name.into()), network: None }
 }
 
 fn direct(device: &str, mode: &str) -> Attachment {
-    Attachment::Direct { lower_device: Some(device.into()), mode: Some(mode.into()) }
+    Attachment::Direct { lower_device: Some(device.into()), mode: Some(mode.into()), network: None }
 }
 
 fn vhostuser(socket: &str, mode: &str) -> Attachment {
@@ -291,9 +291,15 @@ fn a_network_has_its_bridge_while_the_domain_runs() {
 #[test]
 fn a_running_network_interface_has_the_type_that_its_network_made_of_it() {
     let name = "recorded_network_of_host_bridge_and_macvtap";
-    let on_bridge = in_guest("52:54:00:0a:00:1a", bridge("br0"), Some("vnet6"), "net0", "virtio");
+    let bridge = Attachment::Bridge { bridge: Some("br0".into()), network: Some("lan".into()) };
+    let on_bridge = in_guest("52:54:00:0a:00:1a", bridge, Some("vnet6"), "net0", "virtio");
     assert_eq!(interface(name, 0), on_bridge);
-    let on_device = in_guest("52:54:00:0a:00:1b", direct("up0", "bridge"), Some("macvtap1"), "net1", "virtio");
+    let direct = Attachment::Direct {
+        lower_device: Some("up0".into()),
+        mode: Some("bridge".into()),
+        network: Some("uplink".into()),
+    };
+    let on_device = in_guest("52:54:00:0a:00:1b", direct, Some("macvtap1"), "net1", "virtio");
     assert_eq!(interface(name, 1), on_device);
 }
 
