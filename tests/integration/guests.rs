@@ -283,6 +283,26 @@ fn answers_come_at_once_while_libvirt_hangs() {
 
 #[test]
 #[ignore = "needs root: run by make test"]
+fn a_connection_that_dies_in_two_calls_at_once_is_noticed() {
+    let hypervisor = Hypervisor::start();
+    (1..=3).for_each(|n| hypervisor.create_guest(n, 1));
+    let vifd = hypervisor.vifd("[libvirt]\nkeepalive_interval = '2s'\ncall_timeout = '1s'\n");
+    let pid = hypervisor.control("libvirtd-pid", &[]).trim().to_owned();
+    let kill = |signal: &str| assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    kill("-STOP");
+    // The two are read again, and each of the calls hangs until keepalive gives the connection up.
+    hypervisor.run(&format!("ip link set {} nomaster; ip link set {} nomaster", tap(1, 0), tap(2, 0)));
+    let list = format!("/v2.1/servers/{}/os-virtual-interfaces", uuid(3));
+    eventually("stale", || (vifd.request("GET", &list, &[]).status == 203).then_some(()));
+    let sync = vifd.get("/host/v1/sync");
+    assert_eq!(sync["sources"]["hypervisors"][0]["state"], "stale");
+    kill("-CONT");
+    eventually("current again", || (vifd.request("GET", &list, &[]).status == 200).then_some(()));
+    agree(&hypervisor, &vifd, "libvirt went on");
+}
+
+#[test]
+#[ignore = "needs root: run by make test"]
 fn a_live_migration_is_a_state_of_the_record_on_both_hosts() {
     let (here, there) = (Hypervisor::start(), Hypervisor::start());
     here.create_guest(1, 2);

@@ -148,10 +148,22 @@ impl Connection {
                     Err(error) => Report::Failed(SessionError::List(error)),
                 }),
                 Job::Read(domains) => {
-                    domains.into_iter().for_each(|(uuid, leaving)| report(Report::Read(uuid, self.read(uuid, leaving))))
+                    for (uuid, leaving) in domains {
+                        let read = self.read(uuid, leaving);
+                        if read.is_err() && self.is_dead() {
+                            return report(Report::Failed(SessionError::Closed("it was dead when a call failed")));
+                        }
+                        report(Report::Read(uuid, read));
+                    }
                 }
             }
         }
+    }
+
+    /// Whether libvirt's client has given the connection up. Where two calls hang in it, it fails the one and waits
+    /// for the other before it says so by the close callback. Makes no call.
+    fn is_dead(&self) -> bool {
+        matches!(self.connect.is_alive(), Ok(false))
     }
 
     fn list(&self) -> Result<Vec<Uuid>, LibvirtError> {
