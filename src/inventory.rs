@@ -15,7 +15,7 @@ use tokio::{
 use tracing::debug;
 use uuid::Uuid;
 
-use self::index::Index;
+use self::{index::Index, join::Origin};
 use crate::{
     config::NameTemplate,
     mac::MacAddr,
@@ -56,19 +56,32 @@ pub struct Inventory {
     pub instances: Vec<Arc<Instance>>,
     links: Arc<Links>,
     ports: Arc<Ports>,
-    by_uuid: Index<Uuid, u32>,
-    by_number: Index<u64, u32>,
-    by_name: Index<Arc<str>, u32>,
-    by_vif_id: Index<Uuid, VifPosition>,
-    by_mac: Index<MacAddr, VifPosition>,
-    by_device: Index<u32, VifPosition>,
-    by_target: Index<Arc<str>, VifPosition>,
-    by_fixed_ip: Index<IpAddr, VifPosition>,
-    by_pci: Index<PciAddress, VifPosition>,
-    by_socket: Index<Arc<str>, VifPosition>,
-    by_ovs_port: Index<Arc<str>, VifPosition>,
-    links_by_name: Index<Arc<str>, u32>,
-    links_by_mac: Index<MacAddr, u32>,
+    by_key: Arc<Keys>,
+    by_carrier: Arc<Carriers>,
+    links_by_name: Arc<Index<Arc<str>, u32>>,
+    links_by_mac: Arc<Index<MacAddr, u32>>,
+    origin: Origin,
+}
+
+/// Where an instance or a VIF is found by something that does not depend on its devices.
+#[derive(Debug, Default)]
+struct Keys {
+    uuid: Index<Uuid, u32>,
+    number: Index<u64, u32>,
+    name: Index<Arc<str>, u32>,
+    vif_id: Index<Uuid, VifPosition>,
+    mac: Index<MacAddr, VifPosition>,
+    target: Index<Arc<str>, VifPosition>,
+    fixed_ip: Index<IpAddr, VifPosition>,
+    pci: Index<PciAddress, VifPosition>,
+    socket: Index<Arc<str>, VifPosition>,
+}
+
+/// Where a VIF is found by what carries it.
+#[derive(Debug, Default)]
+struct Carriers {
+    device: Index<u32, VifPosition>,
+    ovs_port: Index<Arc<str>, VifPosition>,
 }
 
 /// A VIF's place: its instance's in [`Inventory::instances`], and its own in [`Instance::vifs`].
@@ -266,19 +279,19 @@ impl Inventory {
     /// The instance with this UUID. Should two hypervisors have one (a migration within the host), the active one.
     #[must_use]
     pub fn instance(&self, uuid: Uuid) -> Option<&Arc<Instance>> {
-        self.pick(self.by_uuid.get(&uuid))
+        self.pick(self.by_key.uuid.get(&uuid))
     }
 
     /// The instance with this integer id.
     #[must_use]
     pub fn instance_by_number(&self, number: u64) -> Option<&Arc<Instance>> {
-        self.pick(self.by_number.get(&number))
+        self.pick(self.by_key.number.get(&number))
     }
 
     /// The instance with this libvirt name.
     #[must_use]
     pub fn instance_by_name(&self, name: &str) -> Option<&Arc<Instance>> {
-        self.pick(self.by_name.get(name))
+        self.pick(self.by_key.name.get(name))
     }
 
     fn pick(&self, positions: impl Iterator<Item = u32>) -> Option<&Arc<Instance>> {
@@ -287,17 +300,17 @@ impl Inventory {
 
     /// Every VIF with this id, with its instance.
     pub fn vifs_by_id(&self, id: Uuid) -> impl Iterator<Item = (&Arc<Instance>, &Vif)> {
-        self.by_vif_id.get(&id).map(|position| self.vif(position))
+        self.by_key.vif_id.get(&id).map(|position| self.vif(position))
     }
 
     /// Every VIF with this MAC address, with its instance.
     pub fn vifs_by_mac(&self, mac: MacAddr) -> impl Iterator<Item = (&Arc<Instance>, &Vif)> {
-        self.by_mac.get(&mac).map(|position| self.vif(position))
+        self.by_key.mac.get(&mac).map(|position| self.vif(position))
     }
 
     /// Every VIF that the link with this index carries, with its instance.
     pub fn vifs_by_device(&self, index: u32) -> impl Iterator<Item = (&Arc<Instance>, &Vif)> {
-        self.by_device.get(&index).map(|position| self.vif(position))
+        self.by_carrier.device.get(&index).map(|position| self.vif(position))
     }
 
     fn vif(&self, position: VifPosition) -> (&Arc<Instance>, &Vif) {

@@ -50,7 +50,7 @@ impl Inventory {
     /// The containers into which a veth leads that carries no VIF we know of: those that have another end in the same
     /// namespace, or where none has, those without any.
     fn strangers_neighbours(&self) -> impl Iterator<Item = (&Arc<Instance>, String)> {
-        let strangers = self.links.iter().filter(|link| self.by_device.get(&link.index).next().is_none());
+        let strangers = self.links.iter().filter(|link| self.by_carrier.device.get(&link.index).next().is_none());
         let strangers: Vec<_> = strangers.filter_map(|link| Some((container(link)?, link))).collect();
         let mut known = BTreeSet::new();
         if !strangers.is_empty() {

@@ -101,20 +101,20 @@ impl Inventory {
             found.link(index, MatchedBy::Ifindex);
         }
         if let Ok(mac) = thing.parse::<MacAddr>() {
-            for position in self.by_mac.get(&mac) {
+            for position in self.by_key.mac.get(&mac) {
                 found.add(Key::Vif(position), MatchedBy::VifMac);
             }
             for index in self.links_by_mac.get(&mac) {
                 found.link(index, MatchedBy::DeviceMac);
             }
         }
-        for position in self.by_target.get(thing) {
+        for position in self.by_key.target.get(thing) {
             let (_, vif) = self.vif(position);
             if vif.device.as_ref().is_none_or(|device| &*device.name != thing) {
                 found.add(Key::Vif(position), MatchedBy::Target);
             }
         }
-        for position in self.by_socket.get(thing) {
+        for position in self.by_key.socket.get(thing) {
             found.add(Key::Vif(position), MatchedBy::Socket);
         }
         let wanted = Wanted::new(thing);
@@ -127,24 +127,24 @@ impl Inventory {
             }
         }
         if let Ok(id) = thing.parse::<Uuid>() {
-            for position in self.by_vif_id.get(&id) {
+            for position in self.by_key.vif_id.get(&id) {
                 found.add(Key::Vif(position), MatchedBy::VifId);
             }
-            for instance in self.by_uuid.get(&id) {
+            for instance in self.by_key.uuid.get(&id) {
                 found.add(Key::Instance(instance), MatchedBy::InstanceUuid);
             }
         }
         if let Ok(address) = thing.parse::<IpAddr>() {
-            for position in self.by_fixed_ip.get(&address) {
+            for position in self.by_key.fixed_ip.get(&address) {
                 found.add(Key::Vif(position), MatchedBy::FixedIp);
             }
         }
         if let Ok(address) = PciAddress::try_from(thing.to_owned()) {
-            for position in self.by_pci.get(&address) {
+            for position in self.by_key.pci.get(&address) {
                 found.add(Key::Vif(position), MatchedBy::PciAddress);
             }
         }
-        for instance in self.by_name.get(thing) {
+        for instance in self.by_key.name.get(thing) {
             found.add(Key::Instance(instance), MatchedBy::InstanceName);
         }
         for (n, instance) in (0..).zip(&self.instances) {
@@ -206,7 +206,7 @@ impl<'a> Found<'a> {
     /// A port stands for the VIFs that are plugged into it, else for the link that it is, else for itself.
     fn port(&mut self, port: &'a Arc<Port>, matched_by: MatchedBy) {
         let inventory = self.inventory;
-        let mut plugged = inventory.by_ovs_port.get(&*port.name).peekable();
+        let mut plugged = inventory.by_carrier.ovs_port.get(&*port.name).peekable();
         if plugged.peek().is_none() {
             let by_index = || inventory.links.get(port.ifindex?);
             let link = inventory.link_by_name(&port.name).or_else(by_index);
@@ -220,7 +220,7 @@ impl<'a> Found<'a> {
 
     /// A link stands for the VIFs that it carries; for itself only if it carries none.
     fn link(&mut self, index: u32, matched_by: MatchedBy) {
-        let mut carried = self.inventory.by_device.get(&index).map(Key::Vif).peekable();
+        let mut carried = self.inventory.by_carrier.device.get(&index).map(Key::Vif).peekable();
         if carried.peek().is_none() {
             self.add(Key::Link(index), matched_by);
         }

@@ -5,9 +5,9 @@ use std::{cell::OnceCell, path::Path, sync::Arc};
 use uuid::Uuid;
 
 use super::{
-    Device, Disagreement, Evidence, Fact, FactSource, Hypervisor, Index, Instance, Inventory, NoDevice, Staleness,
-    View, Vif, VifPosition,
-    vif_id::{self, PortIds},
+    Carriers, Device, Disagreement, Evidence, Fact, FactSource, Hypervisor, Index, Instance, Inventory, Keys, NoDevice,
+    Staleness, View, Vif, VifPosition,
+    vif_id::{self, SharedStarts},
 };
 use crate::{
     config::NameTemplate,
@@ -23,45 +23,53 @@ use crate::{
 };
 
 /// Joins what the sources say. A record that is as it was in `previous` is the same record, with its revision.
+///
+/// Most joins differ from the one before by one link or one domain. What is made of the same things as in `previous`
+/// (by the same `template`) is therefore taken from there, which saves most of the time and changes nothing.
 #[must_use]
 pub fn join(view: &View, template: &NameTemplate, previous: &Inventory) -> Inventory {
     let generation = previous.generation + 1;
-    let links = &view.links.data;
-    let links_by_name: Index<Arc<str>, u32> = links
-        .iter()
-        .flat_map(|link| link.altnames.iter().chain([&link.name]).map(|name| (Arc::clone(name), link.index)))
-        .collect();
-    let port_ids = PortIds::new(view.hypervisors.iter().flat_map(|(.., s)| s.data.known.values().map(Arc::as_ref)));
-    let devices = Devices {
-        links,
-        links_by_name: &links_by_name,
-        pending: view.links.sync.is_pending(),
-        switch: Switch::new(&view.ports.data, links),
+    let (links, ports) = (&view.links.data, &view.ports.data);
+    let same_links = Arc::ptr_eq(links, &previous.links);
+    let (links_by_name, links_by_mac) = if same_links {
+        (Arc::clone(&previous.links_by_name), Arc::clone(&previous.links_by_mac))
+    } else {
+        let by_mac = links.iter().filter_map(|link| Some((link.mac?, link.index))).collect();
+        (Arc::new(names(links).collect()), Arc::new(by_mac))
     };
 
-    let mut instances = Vec::with_capacity(previous.instances.len());
-    for (uri, _, snapshot) in &view.hypervisors {
-        let first = instances.len();
-        for domain in snapshot.data.known.values() {
-            let unreadable = snapshot.data.unreadable.get(&domain.uuid);
-            let mut instance = instance(uri, domain, unreadable, template, &port_ids, &devices);
-            let mut before = previous.by_uuid.get(&domain.uuid).map(|n| &previous.instances[n as usize]);
-            let before = before.find(|before| before.hypervisor == *uri);
-            instance.revision = before.map_or(generation, |before| before.revision);
-            instances.push(match before {
-                Some(before) if **before == instance => Arc::clone(before),
-                _ => Arc::new(Instance { revision: generation, ..instance }),
-            });
-        }
-        instances[first..].sort_by(|a, b| a.name.cmp(&b.name));
-    }
-
-    let numbered = || (0u32..).zip(&instances);
-    let vifs = || {
-        numbered().flat_map(|(n, instance)| {
-            (0u32..).zip(&instance.vifs).map(move |(vif, v)| (v, VifPosition { instance: n, vif }))
-        })
+    let domains: Vec<_> = view.hypervisors.iter().map(|(uri, _, s)| (Arc::clone(uri), Arc::clone(&s.data))).collect();
+    let same_domains = domains.len() == previous.origin.domains.len()
+        && domains.iter().zip(&previous.origin.domains).all(|(a, b)| a.0 == b.0 && Arc::ptr_eq(&a.1, &b.1));
+    let shared = if same_domains {
+        previous.origin.shared.clone()
+    } else {
+        SharedStarts::among(domains.iter().flat_map(|(_, domains)| domains.known.values().map(Arc::as_ref)))
     };
+
+    let pending = view.links.sync.is_pending();
+    let joint = Joint {
+        generation,
+        template,
+        shared: &shared,
+        devices: Devices { links, links_by_name: &links_by_name, pending, switch: Switch::new(ports, links) },
+        same_devices: same_links
+            && Arc::ptr_eq(ports, &previous.ports)
+            && previous.netlink.as_ref().is_some_and(|sync| sync.is_pending() == pending),
+        same_shared: shared == previous.origin.shared,
+        previous,
+    };
+    let (instances, origins): (Vec<_>, Vec<_>) = if same_domains {
+        let before = previous.instances.iter().zip(&previous.origin.instances);
+        before.map(|before| (joint.again(before), Arc::clone(before.1))).unzip()
+    } else {
+        domains.iter().flat_map(|(uri, domains)| joint.instances(uri, domains)).unzip()
+    };
+
+    let pairs = || instances.iter().zip(&previous.instances);
+    let same_length = instances.len() == previous.instances.len();
+    let same_instances = same_length && pairs().all(|(a, b)| Arc::ptr_eq(a, b));
+    let same_keys = same_length && pairs().all(|(a, b)| Arc::ptr_eq(a, b) || has_same_keys(a, b));
     Inventory {
         generation,
         netlink: Some(view.links.sync.clone()),
@@ -76,26 +84,159 @@ pub fn join(view: &View, template: &NameTemplate, previous: &Inventory) -> Inven
                 unread: never_read(&s.data),
             })
             .collect(),
-        by_uuid: numbered().map(|(n, instance)| (instance.uuid, n)).collect(),
-        by_number: numbered().filter_map(|(n, instance)| Some((instance.number?, n))).collect(),
-        by_name: numbered().map(|(n, instance)| (Arc::clone(&instance.name), n)).collect(),
-        by_vif_id: vifs().map(|(vif, position)| (vif.id, position)).collect(),
-        by_mac: vifs().map(|(vif, position)| (vif.interface.mac, position)).collect(),
-        by_device: vifs().filter_map(|(vif, position)| Some((vif.device.as_ref()?.index, position))).collect(),
-        by_target: vifs()
-            .filter_map(|(vif, position)| Some((Arc::clone(vif.interface.target.as_ref()?), position)))
-            .collect(),
-        by_fixed_ip: vifs()
-            .flat_map(|(vif, position)| vif.fixed_ips.iter().map(move |ip| (ip.address, position)))
-            .collect(),
-        by_pci: vifs().filter_map(|(vif, position)| Some((vif.interface.pci()?, position))).collect(),
-        by_socket: vifs().filter_map(|(vif, position)| Some((vif.interface.socket()?.clone(), position))).collect(),
-        by_ovs_port: vifs().filter_map(|(vif, position)| Some((vif.ovs_port.clone()?, position))).collect(),
-        links_by_mac: links.iter().filter_map(|link| Some((link.mac?, link.index))).collect(),
+        by_key: if same_keys { Arc::clone(&previous.by_key) } else { Arc::new(Keys::of(&instances)) },
+        by_carrier: if same_instances { Arc::clone(&previous.by_carrier) } else { Arc::new(Carriers::of(&instances)) },
         links_by_name,
+        links_by_mac,
         links: Arc::clone(links),
-        ports: Arc::clone(&view.ports.data),
+        ports: Arc::clone(ports),
         instances,
+        origin: Origin { domains, instances: origins, shared },
+    }
+}
+
+/// What an inventory was made from, for the next to tell what is still the same.
+#[derive(Debug, Default)]
+pub(super) struct Origin {
+    domains: Vec<(Arc<str>, Arc<Domains>)>,
+    /// The domain of each of the instances.
+    instances: Vec<Arc<Domain>>,
+    shared: SharedStarts,
+}
+
+/// One join.
+struct Joint<'a> {
+    generation: u64,
+    template: &'a NameTemplate,
+    shared: &'a SharedStarts,
+    same_shared: bool,
+    devices: Devices<'a>,
+    same_devices: bool,
+    previous: &'a Inventory,
+}
+
+impl Joint<'_> {
+    /// The instances of a hypervisor, by name, each with the domain that it is made from.
+    fn instances(&self, uri: &Arc<str>, domains: &Domains) -> Vec<(Arc<Instance>, Arc<Domain>)> {
+        let mut instances = Vec::with_capacity(domains.known.len());
+        for (uuid, domain) in &domains.known {
+            let unreadable = domains.unreadable.get(uuid).map(Staleness::from);
+            let before = self.previous.by_key.uuid.get(uuid).map(|n| n as usize);
+            let before = before.map(|n| (&self.previous.instances[n], &self.previous.origin.instances[n]));
+            let before = before.into_iter().find(|(before, _)| before.hypervisor == *uri);
+            instances.push((self.instance(uri, domain, unreadable, before), Arc::clone(domain)));
+        }
+        instances.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
+        instances
+    }
+
+    /// The instance of a domain that is as it was before.
+    fn again(&self, before: (&Arc<Instance>, &Arc<Domain>)) -> Arc<Instance> {
+        let (instance, domain) = before;
+        self.instance(&instance.hypervisor, domain, instance.unreadable.clone(), Some(before))
+    }
+
+    fn instance(
+        &self,
+        uri: &Arc<str>,
+        domain: &Arc<Domain>,
+        unreadable: Option<Staleness>,
+        before: Option<(&Arc<Instance>, &Arc<Domain>)>,
+    ) -> Arc<Instance> {
+        let Some((before, origin)) = before else { return Arc::new(self.make(uri, domain, unreadable)) };
+        if Arc::ptr_eq(domain, origin)
+            && unreadable == before.unreadable
+            && self.same_shared
+            && self.carried_alike(before, domain)
+        {
+            return Arc::clone(before);
+        }
+        let fresh = Instance { revision: before.revision, ..self.make(uri, domain, unreadable) };
+        if **before == fresh { Arc::clone(before) } else { Arc::new(Instance { revision: self.generation, ..fresh }) }
+    }
+
+    /// Whether each VIF still has the link and the port that it would be given now.
+    fn carried_alike(&self, before: &Instance, domain: &Domain) -> bool {
+        let alike = |(vif, interface): (&Vif, &Interface)| {
+            let (device, no_device) = self.devices.find(domain, interface);
+            let port = self.devices.switch.find(domain, interface, device.as_ref());
+            let port_before = self.previous.ovs_port(vif);
+            device == vif.device && no_device == vif.no_device && port.map(Arc::as_ptr) == port_before.map(Arc::as_ptr)
+        };
+        self.same_devices || before.vifs.iter().zip(&domain.interfaces).all(alike)
+    }
+
+    fn make(&self, uri: &Arc<str>, domain: &Domain, unreadable: Option<Staleness>) -> Instance {
+        let cloud = domain.cloud.as_ref();
+        Instance {
+            uuid: domain.uuid,
+            name: Arc::clone(&domain.name),
+            number: self.template.number(&domain.name),
+            libvirt_id: domain.id,
+            display_name: cloud.and_then(|cloud| cloud.display_name.clone()).or_else(|| domain.title.clone()),
+            project: cloud.and_then(|cloud| cloud.project.clone()),
+            user: cloud.and_then(|cloud| cloud.user.clone()),
+            manager: cloud.map(|cloud| cloud.manager),
+            state: domain.state,
+            migration: domain.migration,
+            hypervisor: Arc::clone(uri),
+            hypervisor_type: Arc::clone(&domain.kind),
+            revision: self.generation,
+            unreadable,
+            warnings: domain.warnings.clone(),
+            vifs: (0..domain.interfaces.len()).map(|n| vif(domain, n, self.shared, &self.devices)).collect(),
+        }
+    }
+}
+
+/// Whether both, and their VIFs, are found by the same keys.
+fn has_same_keys(a: &Instance, b: &Instance) -> bool {
+    let vifs = || a.vifs.iter().zip(&b.vifs);
+    (a.uuid, a.number, &a.name, a.vifs.len()) == (b.uuid, b.number, &b.name, b.vifs.len())
+        && vifs().all(|(a, b)| (a.id, &a.interface, &a.fixed_ips) == (b.id, &b.interface, &b.fixed_ips))
+}
+
+impl Keys {
+    fn of(instances: &[Arc<Instance>]) -> Self {
+        let numbered = || (0u32..).zip(instances);
+        let vifs = || positions(instances);
+        Self {
+            uuid: numbered().map(|(n, instance)| (instance.uuid, n)).collect(),
+            number: numbered().filter_map(|(n, instance)| Some((instance.number?, n))).collect(),
+            name: numbered().map(|(n, instance)| (Arc::clone(&instance.name), n)).collect(),
+            vif_id: vifs().map(|(vif, position)| (vif.id, position)).collect(),
+            mac: vifs().map(|(vif, position)| (vif.interface.mac, position)).collect(),
+            target: vifs().filter_map(|(vif, at)| Some((Arc::clone(vif.interface.target.as_ref()?), at))).collect(),
+            fixed_ip: vifs().flat_map(|(vif, at)| vif.fixed_ips.iter().map(move |ip| (ip.address, at))).collect(),
+            pci: vifs().filter_map(|(vif, position)| Some((vif.interface.pci()?, position))).collect(),
+            socket: vifs().filter_map(|(vif, position)| Some((vif.interface.socket()?.clone(), position))).collect(),
+        }
+    }
+}
+
+impl Carriers {
+    fn of(instances: &[Arc<Instance>]) -> Self {
+        let vifs = || positions(instances);
+        Self {
+            device: vifs().filter_map(|(vif, position)| Some((vif.device.as_ref()?.index, position))).collect(),
+            ovs_port: vifs().filter_map(|(vif, position)| Some((vif.ovs_port.clone()?, position))).collect(),
+        }
+    }
+}
+
+fn positions(instances: &[Arc<Instance>]) -> impl Iterator<Item = (&Vif, VifPosition)> {
+    (0..).zip(instances).flat_map(|(instance, record)| {
+        (0..).zip(&record.vifs).map(move |(vif, record)| (record, VifPosition { instance, vif }))
+    })
+}
+
+fn names(links: &Links) -> impl Iterator<Item = (Arc<str>, u32)> {
+    links.iter().flat_map(|link| link.altnames.iter().chain([&link.name]).map(|name| (Arc::clone(name), link.index)))
+}
+
+impl From<&Unreadable> for Staleness {
+    fn from(unreadable: &Unreadable) -> Self {
+        Self { since: unreadable.since, reason: Arc::clone(&unreadable.reason) }
     }
 }
 
@@ -112,7 +253,15 @@ struct Devices<'a> {
 }
 
 impl Devices<'_> {
-    fn find(&self, domain: &Domain, interface: &Interface) -> Result<Device, NoDevice> {
+    /// The link that carries the interface, or why there is none.
+    fn find(&self, domain: &Domain, interface: &Interface) -> (Option<Device>, Option<NoDevice>) {
+        match self.link(domain, interface) {
+            Ok(link) => (Some(Device { index: link.index, name: Arc::clone(&link.name) }), None),
+            Err(reason) => (None, Some(reason)),
+        }
+    }
+
+    fn link(&self, domain: &Domain, interface: &Interface) -> Result<&Link, NoDevice> {
         if !domain.is_active() {
             return Err(NoDevice::NotRunning);
         }
@@ -128,7 +277,7 @@ impl Devices<'_> {
         let target = interface.target.as_deref().ok_or(NoDevice::NoTarget)?;
         let link = self.links_by_name.get(target).find_map(|index| self.links.get(index));
         match link {
-            Some(link) => Ok(Device { index: link.index, name: Arc::clone(&link.name) }),
+            Some(link) => Ok(link),
             None if self.pending => Err(NoDevice::LinksPending),
             None => Err(NoDevice::TargetMissing),
         }
@@ -172,15 +321,14 @@ impl<'a> Switch<'a> {
     }
 
     /// The port that the interface is plugged into.
-    fn find(&self, domain: &Domain, interface: &Interface, device: Option<&Device>) -> Option<&'a Port> {
+    fn find(&self, domain: &Domain, interface: &Interface, device: Option<&Device>) -> Option<&'a Arc<Port>> {
         if self.ports.is_empty() || !domain.is_active() {
             return None;
         }
-        let port = match device.and_then(|device| self.links.get(device.index)) {
+        match device.and_then(|device| self.links.get(device.index)) {
             Some(link) => self.ports.of_link(link).or_else(|| self.beyond_bridge(link, interface)),
             None => self.without_link(domain, interface),
-        };
-        port.map(Arc::as_ref)
+        }
     }
 
     /// OpenStack's hybrid plug: the tap is on a Linux bridge of its own (`qbr…`) together with one end (`qvb…`) of a
@@ -241,43 +389,11 @@ fn disagreements(domain: &Domain, interface: &Interface, port: &Port) -> Vec<Dis
     disagreements
 }
 
-fn instance(
-    uri: &Arc<str>,
-    domain: &Domain,
-    unreadable: Option<&Unreadable>,
-    template: &NameTemplate,
-    port_ids: &PortIds,
-    devices: &Devices,
-) -> Instance {
-    let cloud = domain.cloud.as_ref();
-    Instance {
-        uuid: domain.uuid,
-        name: Arc::clone(&domain.name),
-        number: template.number(&domain.name),
-        libvirt_id: domain.id,
-        display_name: cloud.and_then(|cloud| cloud.display_name.clone()).or_else(|| domain.title.clone()),
-        project: cloud.and_then(|cloud| cloud.project.clone()),
-        user: cloud.and_then(|cloud| cloud.user.clone()),
-        manager: cloud.map(|cloud| cloud.manager),
-        state: domain.state,
-        migration: domain.migration,
-        hypervisor: Arc::clone(uri),
-        hypervisor_type: Arc::clone(&domain.kind),
-        revision: 0,
-        unreadable: unreadable.map(|u| Staleness { since: u.since, reason: Arc::clone(&u.reason) }),
-        warnings: domain.warnings.clone(),
-        vifs: (0..domain.interfaces.len()).map(|position| vif(domain, position, port_ids, devices)).collect(),
-    }
-}
-
-fn vif(domain: &Domain, position: usize, port_ids: &PortIds, devices: &Devices) -> Vif {
+fn vif(domain: &Domain, position: usize, shared: &SharedStarts, devices: &Devices) -> Vif {
     let interface = &domain.interfaces[position];
-    let (device, no_device) = match devices.find(domain, interface) {
-        Ok(device) => (Some(device), None),
-        Err(reason) => (None, Some(reason)),
-    };
-    let ovs_port = devices.switch.find(domain, interface, device.as_ref());
-    let mut evidence = vif_id::evidence(domain, position, port_ids, ovs_port).into_iter();
+    let (device, no_device) = devices.find(domain, interface);
+    let ovs_port = devices.switch.find(domain, interface, device.as_ref()).map(Arc::as_ref);
+    let mut evidence = vif_id::evidence(domain, position, shared, ovs_port).into_iter();
     let Evidence { source, id } = evidence.next().expect("there is always some evidence");
     let ports = domain.cloud.iter().flat_map(|cloud| &cloud.ports);
     Vif {

@@ -12,31 +12,32 @@ use crate::source::{
     ovsdb::rows::Port,
 };
 
-/// Every port id that the host's domains mention, to tell whether 11 characters of one are enough.
-pub(super) struct PortIds(Vec<Uuid>);
+/// The first five bytes of port ids, where the domains of this host have several ports whose ids begin with them: for
+/// those, 11 characters of an id are not enough.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct SharedStarts(Vec<[u8; 5]>);
 
-impl PortIds {
-    pub(super) fn new<'a>(domains: impl Iterator<Item = &'a Domain>) -> Self {
+impl SharedStarts {
+    pub(super) fn among<'a>(domains: impl Iterator<Item = &'a Domain>) -> Self {
         let ports = domains.flat_map(|domain| domain.cloud.iter().flat_map(|cloud| &cloud.ports));
         let mut ids: Vec<_> = ports.map(|port| port.id).collect();
         ids.sort_unstable();
         ids.dedup();
-        Self(ids)
+        let starts = ids.windows(2).map(|pair| (start_of(pair[0]), start_of(pair[1])));
+        Self(starts.filter_map(|(a, b)| (a == b).then_some(a)).collect())
     }
+}
 
-    /// Whether no other port id of the host has the same first five bytes.
-    fn is_unique(&self, id: Uuid) -> bool {
-        let prefix = &id.as_bytes()[..5];
-        let start = self.0.partition_point(|other| &other.as_bytes()[..5] < prefix);
-        self.0[start..].iter().take_while(|other| &other.as_bytes()[..5] == prefix).count() == 1
-    }
+fn start_of(id: Uuid) -> [u8; 5] {
+    let [a, b, c, d, e, ..] = id.into_bytes();
+    [a, b, c, d, e]
 }
 
 /// The evidence for the id of the interface at `position`, strongest first, never empty.
 ///
 /// A port that says of itself that it belongs to another instance, such as one that was left behind under a name which
 /// libvirt used again, is the weakest evidence and not the strongest.
-pub(super) fn evidence(domain: &Domain, position: usize, port_ids: &PortIds, port: Option<&Port>) -> Vec<Evidence> {
+pub(super) fn evidence(domain: &Domain, position: usize, shared: &SharedStarts, port: Option<&Port>) -> Vec<Evidence> {
     let interface = &domain.interfaces[position];
     let iface_id = port.and_then(|port| port.iface_id.as_deref()?.parse().ok());
     let foreign = port.and_then(|port| port.vm_uuid).is_some_and(|uuid| uuid != domain.uuid);
@@ -44,7 +45,7 @@ pub(super) fn evidence(domain: &Domain, position: usize, port_ids: &PortIds, por
     let mut add = |source, id: Option<Uuid>| evidence.extend(id.map(|id| Evidence { source, id }));
     add(VifIdSource::Ovsdb, iface_id.filter(|_| !foreign));
     add(VifIdSource::Virtualport, interface.virtualport.as_ref().and_then(|port| port.interface_id));
-    add(VifIdSource::TargetName, by_target(domain, interface, port_ids));
+    add(VifIdSource::TargetName, by_target(domain, interface, shared));
     add(VifIdSource::Alias, interface.alias.as_deref().and_then(|alias| alias.strip_prefix("ua-")?.parse().ok()));
     add(VifIdSource::OnlyPort, only_port(domain));
     if evidence.is_empty() {
@@ -55,7 +56,7 @@ pub(super) fn evidence(domain: &Domain, position: usize, port_ids: &PortIds, por
 }
 
 /// The domain's port whose id the target's name carries after a prefix of three letters (`tap`, `vhu`, `qvo`, …).
-fn by_target(domain: &Domain, interface: &Interface, port_ids: &PortIds) -> Option<Uuid> {
+fn by_target(domain: &Domain, interface: &Interface, shared: &SharedStarts) -> Option<Uuid> {
     let target = interface.target.as_deref()?;
     let (_, start) = target.split_at_checked(3).filter(|(kind, _)| kind.bytes().all(|b| b.is_ascii_lowercase()))?;
     if start.len() != 11 {
@@ -63,7 +64,8 @@ fn by_target(domain: &Domain, interface: &Interface, port_ids: &PortIds) -> Opti
     }
     let mut buffer = Uuid::encode_buffer();
     let named = domain.cloud.as_ref()?.ports.iter().map(|port| port.id);
-    named.filter(|id| id.hyphenated().encode_lower(&mut buffer).starts_with(start)).find(|id| port_ids.is_unique(*id))
+    let mut named = named.filter(|id| id.hyphenated().encode_lower(&mut buffer).starts_with(start));
+    named.find(|id| !shared.0.contains(&start_of(*id)))
 }
 
 fn only_port(domain: &Domain) -> Option<Uuid> {

@@ -11,6 +11,7 @@ use crate::{
 };
 use jiff::Timestamp;
 
+mod again;
 mod ovs;
 
 const MAC: &str = "fa:16:3e:00:00:01";

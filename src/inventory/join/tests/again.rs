@@ -1,0 +1,120 @@
+//! What is taken from the inventory before must be what would be made anew.
+
+use proptest::{prelude::*, sample::select};
+
+use super::*;
+use crate::{
+    config::NameTemplate,
+    inventory::testing::{joined, ovs_port, synced},
+    source::{
+        libvirt::domain::DomainState,
+        netlink::link::{LinkEvent, Links},
+    },
+};
+
+/// Two of them are starts of the same port ids.
+const NAMES: [&str; 4] = ["tap11111111-11", "tap22222222-22", "vnet0", "br0"];
+const PORTS: [u128; 3] = [
+    0x11111111_1111_4000_8000_000000000001,
+    0x11111111_1111_4000_8000_000000000002,
+    0x22222222_2222_4000_8000_000000000003,
+];
+
+/// One change of one source.
+#[derive(Clone, Debug)]
+enum Change {
+    /// A link has this name, or leaves.
+    Link(u32, Option<&'static str>),
+    /// An instance has one VIF with this target and metadata with these ports, or leaves.
+    Domain(u32, Option<(&'static str, Vec<u128>)>),
+    Unreadable(u32, bool),
+    /// A port with this id is there, or none of that name.
+    OvsPort(&'static str, Option<u128>),
+    LinksPending(bool),
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    let ports = prop::collection::vec(select(&PORTS), 0..3);
+    prop_oneof![
+        (1..4u32, prop::option::of(select(&NAMES))).prop_map(|(n, name)| Change::Link(n, name)),
+        (1..4u32, prop::option::of((select(&NAMES), ports))).prop_map(|(n, vif)| Change::Domain(n, vif)),
+        (1..4u32, any::<bool>()).prop_map(|(n, is)| Change::Unreadable(n, is)),
+        (select(&NAMES), prop::option::of(select(&PORTS))).prop_map(|(name, id)| Change::OvsPort(name, id)),
+        any::<bool>().prop_map(Change::LinksPending),
+    ]
+}
+
+fn domain(n: u32, target: &str, ports: &[u128]) -> Domain {
+    let ports: String = ports.iter().map(|id| format!("<n:port uuid='{}'/>", Uuid::from_u128(*id))).collect();
+    let xml = format!(
+        "<domain type='kvm' id='{n}'><name>{}</name><uuid>{}</uuid><metadata>
+         <n:instance xmlns:n='http://openstack.org/xmlns/libvirt/nova/1.1'><n:ports>{ports}</n:ports></n:instance>
+         </metadata><devices>{}</devices></domain>",
+        9 - n,
+        Uuid::from_u128(n.into()),
+        bridged(MAC, target, "")
+    );
+    Domain::decode(&xml, DomainState::Running).unwrap()
+}
+
+/// The view after the change. Sources that it is not about keep their data.
+fn changed(mut view: View, change: Change) -> View {
+    let uuid = |n: u32| Uuid::from_u128(n.into());
+    match change {
+        Change::Link(index, name) => {
+            let mut links = Links::clone(&view.links.data);
+            let left = LinkEvent::Left { index, moved: None };
+            links.apply(name.map_or(left, |name| LinkEvent::Exists(Arc::new(link(index, name)))));
+            view.links.data = Arc::new(links);
+        }
+        Change::LinksPending(true) => view.links.sync = SyncState::Pending { reason: None },
+        Change::LinksPending(false) => view.links.sync = synced(),
+        Change::Domain(n, vif) => {
+            let domains = Arc::make_mut(&mut view.hypervisors[0].2.data);
+            domains.known.remove(&uuid(n));
+            domains.known.extend(vif.map(|(target, ports)| (uuid(n), Arc::new(domain(n, target, &ports)))));
+        }
+        Change::Unreadable(n, is) => {
+            let domains = Arc::make_mut(&mut view.hypervisors[0].2.data);
+            domains.unreadable.remove(&uuid(n));
+            let reason = Unreadable { since: Timestamp::UNIX_EPOCH, reason: "stuck".into() };
+            domains.unreadable.extend(is.then_some((uuid(n), reason)));
+        }
+        Change::OvsPort(name, id) => {
+            let others = view.ports.data.iter().filter(|port| &*port.name != name).cloned();
+            let iface_id = id.map(|id| Uuid::from_u128(id).to_string().into());
+            let new = iface_id.map(|id| Arc::new(Port { iface_id: Some(id), ..ovs_port(name, 1) }));
+            view.ports.data = Arc::new(others.chain(new).collect());
+        }
+    }
+    view
+}
+
+/// Everything but what tells of the past.
+fn content(inventory: &Inventory) -> String {
+    let instances: Vec<_> =
+        inventory.instances.iter().map(|instance| Instance { revision: 0, ..Instance::clone(instance) }).collect();
+    let Inventory { netlink, ovsdb, hypervisors, by_key, by_carrier, links_by_name, links_by_mac, .. } = inventory;
+    format!(
+        "{instances:#?} {hypervisors:?} {netlink:?} {ovsdb:?} {by_key:#?} {by_carrier:#?} {links_by_name:?} {links_by_mac:?}"
+    )
+}
+
+proptest! {
+    #[test]
+    fn joining_after_each_change_is_joining_anew(changes in prop::collection::vec(change(), 1..40)) {
+        let mut now = view(&[], &[]);
+        let mut inventory = joined(&now);
+        for change in changes {
+            // The view before stays, as the source's channel holds it while the next is made.
+            now = changed(now.clone(), change);
+            let next = join(&now, &NameTemplate::default(), &inventory);
+            prop_assert_eq!(content(&next), content(&joined(&now)));
+            for instance in &next.instances {
+                let before = inventory.instance(instance.uuid);
+                prop_assert_eq!(before.is_some_and(|before| before == instance), instance.revision < next.generation);
+            }
+            inventory = next;
+        }
+    }
+}
