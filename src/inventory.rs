@@ -443,23 +443,44 @@ pub async fn run(
     // Where there is an Open vSwitch, it knows the ids best: let them not change right after the start.
     let decided = sources.ports.wait_for(|snapshot| snapshot.sync.is_decided());
     let _ = timeout(FIRST_PORTS, decided).await;
+    let mut pace = Pace::default();
+    let mut ended = Instant::now();
     loop {
         let started = Instant::now();
         let previous = Arc::clone(&tx.borrow());
-        let inventory = join(&sources.view(), &template, &previous);
+        let inventory = Arc::new(join(&sources.view(), &template, &previous));
         debug!(generation = inventory.generation, instances = inventory.instances.len(), "joined");
+        tx.send_replace(Arc::clone(&inventory));
         let doubts = inventory.doubtful();
-        tx.send_replace(Arc::new(inventory));
-        drop(previous);
+        drop((previous, inventory));
         doubtful.send_if_modified(|known| {
             let changed = *known != doubts;
             *known = doubts;
             changed
         });
-        // A lone change is visible at once. In a storm the join takes at most a fifth of one core.
-        let pause = (started.elapsed() * 4).min(LONGEST_PAUSE);
-        sleep(pause).await;
+        let rested = started - ended;
+        ended = Instant::now();
+        sleep(pace.pause(rested, ended - started)).await;
         sources.changed().await;
+    }
+}
+
+/// How fast joins may follow each other: a change, or a few at once, are visible at once; in a storm the joins take at
+/// most a fifth of one core.
+#[derive(Debug, Default)]
+struct Pace {
+    /// The time that joins have taken beyond that share.
+    debt: Duration,
+}
+
+impl Pace {
+    /// What a hot-plug, which is several events of the kernel's and one of libvirt's, takes on a large host.
+    const BURST: Duration = Duration::from_millis(5);
+
+    /// How long to rest after a join that took the time `spent` and came after a rest of the time `rested`.
+    fn pause(&mut self, rested: Duration, spent: Duration) -> Duration {
+        self.debt = (self.debt.saturating_sub(rested / 4) + spent).min(Self::BURST + LONGEST_PAUSE / 4);
+        self.debt.saturating_sub(Self::BURST) * 4
     }
 }
 
@@ -539,5 +560,30 @@ impl fmt::Display for NoDevice {
             Self::TargetMissing => "missing",
             Self::LinksPending => "links not read yet",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const JOIN: Duration = Duration::from_micros(300);
+
+    #[test]
+    fn a_burst_of_changes_is_not_held_up() {
+        let mut pace = Pace::default();
+        assert!((0..10).all(|_| pace.pause(Duration::ZERO, JOIN).is_zero()));
+    }
+
+    #[test]
+    fn in_a_storm_joins_take_a_fifth_of_the_time_and_never_wait_long() {
+        let mut pace = Pace::default();
+        let pause = (0..100).fold(Duration::ZERO, |rested, _| pace.pause(rested, JOIN));
+        assert_eq!(pause, JOIN * 4);
+        let huge = Duration::from_secs(1);
+        assert_eq!(pace.pause(Duration::ZERO, huge), LONGEST_PAUSE);
+        assert_eq!(pace.pause(LONGEST_PAUSE, huge), LONGEST_PAUSE);
+        // A second of rest later all is forgotten.
+        assert_eq!(pace.pause(huge, JOIN), Duration::ZERO);
     }
 }
