@@ -2,8 +2,8 @@
 //!
 //! A *session* is one connection. Events name domains; the session has them read by a *worker*, a thread that makes the
 //! calls (they block), and publishes what it reports. A worker that is silent for too long is left behind: the domain
-//! that it was reading is marked as unreadable, alone, and another worker reads the others over the same connection.
-//! When the call returns after all, the domain is read again. Only where the connection itself hangs does the whole
+//! that it was reading is marked as unreadable, alone, and another worker reads the others over a connection of its own.
+//! When the call returns after all, the domain is read again. Only where connections themselves hang does the whole
 //! session end. Threads are bounded.
 //!
 //! The calls, all of them read-only and none of them waiting for a job: `virConnectOpenReadOnly`,
@@ -14,7 +14,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     convert::Infallible,
     io,
-    sync::{Arc, Weak},
+    sync::Arc,
     time::Duration,
 };
 
@@ -34,7 +34,7 @@ use uuid::Uuid;
 use self::{
     domain::{Domain, Migration},
     events::Wake,
-    worker::{Connection, Job, ReadError, Report, Worker},
+    worker::{Job, ReadError, Report, Worker},
 };
 use super::{Backoff, Snapshot, chain, now};
 use crate::config::LibvirtConfig;
@@ -158,14 +158,15 @@ async fn session(source: &mut Source, workers: &Arc<Semaphore>) -> Result<Infall
     let (reports, reports_rx) = mpsc::unbounded_channel();
     // Waits only while every worker hangs in libvirt.
     let permit = Arc::clone(workers).acquire_owned().await.expect("the semaphore is never closed");
-    let worker = Worker::open(0, Arc::clone(&source.uri), &source.config, wakes.clone(), reports.clone(), permit)?;
+    let worker =
+        Worker::open(FIRST, Arc::clone(&source.uri), &source.config, Some(wakes.clone()), reports.clone(), permit)?;
     let mut session = Session {
         uri: &source.uri,
         config: &source.config,
         tx: &source.tx,
         workers,
         worker,
-        connection: Weak::new(),
+        left_behind: Vec::new(),
         reports,
         domains: Domains::clone(&source.tx.borrow().data),
         urgent: BTreeSet::new(),
@@ -193,13 +194,13 @@ enum Asked {
 
 /// One connection to one hypervisor.
 struct Session<'a> {
-    uri: &'a str,
+    uri: &'a Arc<str>,
     config: &'a LibvirtConfig,
     tx: &'a watch::Sender<Snapshot<Domains>>,
     workers: &'a Arc<Semaphore>,
     worker: Worker,
-    /// Kept alive by the workers alone: who drops it last closes it, and that may block.
-    connection: Weak<Connection>,
+    /// The workers that hang, and the first of all, which keeps the connection that events come over.
+    left_behind: Vec<Worker>,
     reports: UnboundedSender<(u64, Report)>,
     domains: Domains,
     /// The domains that events have named. However often one was named, it is read once.
@@ -298,7 +299,7 @@ impl Session<'_> {
                 self.worker.give(Job::List);
             }
             Asked::Read(uuids) => {
-                debug!(uri = self.uri, domains = uuids.len(), "reading domains");
+                debug!(uri = &**self.uri, domains = uuids.len(), "reading domains");
                 let leaving = |uuid: &Uuid| (*uuid, self.leaving.contains(uuid));
                 self.worker.give(Job::Read(uuids.iter().map(leaving).collect()));
             }
@@ -311,10 +312,8 @@ impl Session<'_> {
     fn take_in(&mut self, worker: u64, report: Report) -> Result<(), SessionError> {
         match report {
             Report::Failed(error) => return Err(error),
-            Report::Opened(connection) => {
-                self.connection = connection;
-                self.ask(Asked::List);
-            }
+            Report::Opened if worker == FIRST => self.ask(Asked::List),
+            Report::Opened => self.asked = Asked::Nothing,
             Report::Listed(listed) => {
                 let listed: BTreeSet<_> = listed.into_iter().collect();
                 self.domains.known.retain(|uuid, _| listed.contains(uuid));
@@ -336,8 +335,9 @@ impl Session<'_> {
             }
             // An abandoned worker got its answer after all. It may be old by now: the domain is read once more.
             Report::Read(uuid, _) => {
+                self.left_behind.retain(|other| other.id != worker || other.id == FIRST);
                 if self.stuck.remove(&uuid) {
-                    info!(uri = self.uri, domain.uuid = %uuid, "libvirt tells about the domain again");
+                    info!(uri = &**self.uri, domain.uuid = %uuid, "libvirt tells about the domain again");
                     self.urgent.insert(uuid);
                 }
             }
@@ -347,12 +347,14 @@ impl Session<'_> {
 
     /// Goes on without a worker that hangs in the first of the domains that it was asked for.
     fn leave_worker_behind(&mut self, mut rest: VecDeque<Uuid>) -> Result<(), SessionError> {
-        let connection = self.connection.upgrade().ok_or(SessionError::Closed("it is gone"))?;
         let permit = Arc::clone(self.workers).try_acquire_owned().map_err(|_| SessionError::NoWorkers)?;
-        self.worker = Worker::join(self.worker.id + 1, connection, self.reports.clone(), permit)?;
+        let (uri, reports) = (Arc::clone(self.uri), self.reports.clone());
+        let next = Worker::open(self.worker.id + 1, uri, self.config, None, reports, permit)?;
+        self.left_behind.push(std::mem::replace(&mut self.worker, next));
+        self.ask(Asked::Open);
         if let Some(uuid) = rest.pop_front() {
             let timeout = self.config.call_timeout;
-            warn!(uri = self.uri, domain.uuid = %uuid, ?timeout, "libvirt does not answer about a domain");
+            warn!(uri = &**self.uri, domain.uuid = %uuid, ?timeout, "libvirt does not answer about a domain");
             self.stuck.insert(uuid);
             self.mark_unreadable(uuid, &format!("libvirt does not answer about it (waited {timeout:?})"));
         }
@@ -369,7 +371,7 @@ impl Session<'_> {
         }
         self.tx.send_if_modified(|snapshot| snapshot.update(self.domains.clone()));
         if first {
-            info!(uri = self.uri, domains = self.domains.known.len(), "read all domains");
+            info!(uri = &**self.uri, domains = self.domains.known.len(), "read all domains");
         }
     }
 
@@ -448,6 +450,8 @@ async fn pass_on_doubts(
     }
 }
 
+/// The worker whose connection has the events.
+const FIRST: u64 = 0;
 /// One that works, and some that hang until libvirt answers. Each costs a thread.
 const WORKERS: usize = 8;
 /// Opening may have to wait until systemd has started libvirtd.

@@ -2,7 +2,7 @@
 //! so a worker only calls and reports, and whoever waits for its reports can go on without it.
 
 use std::{
-    sync::{Arc, Weak, mpsc},
+    sync::{Arc, mpsc},
     thread,
 };
 
@@ -18,11 +18,15 @@ use super::{
 };
 use crate::config::LibvirtConfig;
 
-/// A connection with its events. Whoever drops it last closes it, which may block: that must be a worker.
+/// A worker's connection. To close it may block, so the worker does that as well.
+///
+/// No two threads call over the same one. libvirt allows that; but when keepalive gives a connection up in which two
+/// calls wait, its client before 10.4 fails the one call and lets the other wait on, with a pointer into the stack of
+/// the first (CVE-2024-4418): the process dies when the daemon sends something at last.
 #[derive(Debug)]
-pub(super) struct Connection {
+struct Connection {
     // Dropped before the connection is closed.
-    _subscription: Subscription,
+    _subscription: Option<Subscription>,
     connect: Connect,
 }
 
@@ -38,8 +42,8 @@ pub(super) enum Job {
 /// What a worker has found out.
 #[derive(Debug)]
 pub(super) enum Report {
-    /// The connection is open and events are on their way.
-    Opened(Weak<Connection>),
+    /// The connection is open, and events are on their way if they were asked for.
+    Opened,
     /// Which domains there are.
     Listed(Vec<Uuid>),
     /// One domain.
@@ -48,7 +52,8 @@ pub(super) enum Report {
     Failed(SessionError),
 }
 
-/// A thread that calls libvirt. Dropping it ends the thread once its present call has returned.
+/// A thread that calls libvirt. Dropping it ends the thread, and with it the connection, once its present call has
+/// returned.
 #[derive(Debug)]
 pub(super) struct Worker {
     /// Told with each report, so that those of an abandoned worker can be told apart.
@@ -73,50 +78,30 @@ impl ReadError {
 }
 
 impl Worker {
-    /// Starts a worker that opens a connection.
+    /// Starts a worker that opens a connection, with events if there are `wakes`.
     pub(super) fn open(
         id: u64,
         uri: Arc<str>,
         config: &LibvirtConfig,
-        wakes: UnboundedSender<Wake>,
+        wakes: Option<UnboundedSender<Wake>>,
         reports: UnboundedSender<(u64, Report)>,
         permit: OwnedSemaphorePermit,
     ) -> Result<Self, SessionError> {
         let interval = i32::try_from(config.keepalive_interval.as_secs()).unwrap_or(i32::MAX).max(1);
-        Self::spawn(id, permit, move |jobs| {
+        let (jobs, jobs_rx) = mpsc::channel();
+        let work = move || {
             let report = |report| drop(reports.send((id, report)));
-            match Connection::open(&uri, interval, &wakes) {
+            match Connection::open(&uri, interval, wakes.as_ref()) {
                 Ok(connection) => {
-                    let connection = Arc::new(connection);
-                    report(Report::Opened(Arc::downgrade(&connection)));
-                    connection.work(jobs, report);
+                    report(Report::Opened);
+                    connection.work(jobs_rx, report);
                 }
                 Err(error) => report(Report::Failed(error)),
             }
-        })
-    }
-
-    /// Starts a worker beside one that hangs, on the same connection.
-    pub(super) fn join(
-        id: u64,
-        connection: Arc<Connection>,
-        reports: UnboundedSender<(u64, Report)>,
-        permit: OwnedSemaphorePermit,
-    ) -> Result<Self, SessionError> {
-        Self::spawn(id, permit, move |jobs| connection.work(jobs, |report| drop(reports.send((id, report)))))
-    }
-
-    fn spawn(
-        id: u64,
-        permit: OwnedSemaphorePermit,
-        work: impl FnOnce(mpsc::Receiver<Job>) + Send + 'static,
-    ) -> Result<Self, SessionError> {
-        let (jobs, jobs_rx) = mpsc::channel();
-        let run = move || {
-            work(jobs_rx);
+            // By now the connection is closed.
             drop(permit);
         };
-        thread::Builder::new().name("libvirt".into()).spawn(run).map_err(SessionError::Thread)?;
+        thread::Builder::new().name("libvirt".into()).spawn(work).map_err(SessionError::Thread)?;
         Ok(Self { id, jobs })
     }
 
@@ -127,7 +112,7 @@ impl Worker {
 }
 
 impl Connection {
-    fn open(uri: &str, keepalive_seconds: i32, wakes: &UnboundedSender<Wake>) -> Result<Self, SessionError> {
+    fn open(uri: &str, keepalive_seconds: i32, wakes: Option<&UnboundedSender<Wake>>) -> Result<Self, SessionError> {
         let connect = Connect::open_read_only(Some(uri)).map_err(|e| SessionError::Connect(e.into()))?;
         // From here on it is closed whatever happens.
         let mut connect = CloseOnDrop(Some(connect));
@@ -136,11 +121,12 @@ impl Connection {
             // The test driver has no connection that could die.
             debug!(uri, error = error.message(), "no keepalive");
         }
-        let subscription = Subscription::new(open, wakes).map_err(|e| SessionError::Subscribe(e.into()))?;
+        let subscription = wakes.map(|wakes| Subscription::new(open, wakes)).transpose();
+        let subscription = subscription.map_err(|e| SessionError::Subscribe(e.into()))?;
         Ok(Self { _subscription: subscription, connect: connect.0.take().expect("it was just there") })
     }
 
-    fn work(self: Arc<Self>, jobs: mpsc::Receiver<Job>, report: impl Fn(Report)) {
+    fn work(self, jobs: mpsc::Receiver<Job>, report: impl Fn(Report)) {
         for job in jobs {
             match job {
                 Job::List => report(match self.list() {
@@ -160,8 +146,7 @@ impl Connection {
         }
     }
 
-    /// Whether libvirt's client has given the connection up. Where two calls hang in it, it fails the one and waits
-    /// for the other before it says so by the close callback. Makes no call.
+    /// Whether libvirt's client has given the connection up, which it tells the subscriber alone. Makes no call.
     fn is_dead(&self) -> bool {
         matches!(self.connect.is_alive(), Ok(false))
     }
