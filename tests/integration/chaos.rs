@@ -126,8 +126,13 @@ impl<'a> Chaos<'a> {
 
     fn apply(&mut self, operation: &Operation) {
         let script = self.world.apply(operation);
-        let result = self.shell.run(&script);
-        assert!(result.is_ok(), "{operation:?} could not be done: {}\nby:\n{script}", result.unwrap_err());
+        match self.shell.run(&script) {
+            Err(said) if said.contains(operation::INIT_UNKNOWN) => {
+                println!("     libvirt does not know this container's first process, and refuses");
+                self.world.refused(operation);
+            }
+            result => drop(result.unwrap_or_else(|said| panic!("{operation:?} failed: {said}\nby:\n{script}"))),
+        }
     }
 
     /// While a daemon is down, something happens.
