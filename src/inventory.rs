@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::{
     sync::watch,
+    task::yield_now,
     time::{Instant, sleep, timeout},
 };
 use tracing::debug;
@@ -451,6 +452,8 @@ pub async fn run(
         let inventory = Arc::new(join(&sources.view(), &template, &previous));
         debug!(generation = inventory.generation, instances = inventory.instances.len(), "joined");
         tx.send_replace(Arc::clone(&inventory));
+        // Whoever waits for an answer comes first.
+        yield_now().await;
         let doubts = inventory.doubtful();
         drop((previous, inventory));
         doubtful.send_if_modified(|known| {

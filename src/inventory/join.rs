@@ -1,6 +1,6 @@
 //! The join: pure, from what all sources say at one moment to one [`Inventory`].
 
-use std::{cell::OnceCell, path::Path, sync::Arc};
+use std::{cell::OnceCell, collections::BTreeSet, path::Path, sync::Arc};
 
 use uuid::Uuid;
 
@@ -30,12 +30,18 @@ use crate::{
 pub fn join(view: &View, template: &NameTemplate, previous: &Inventory) -> Inventory {
     let generation = previous.generation + 1;
     let (links, ports) = (&view.links.data, &view.ports.data);
-    let same_links = Arc::ptr_eq(links, &previous.links);
-    let (links_by_name, links_by_mac) = if same_links {
-        (Arc::clone(&previous.links_by_name), Arc::clone(&previous.links_by_mac))
+    let difference = Difference::between(&previous.links, links);
+    let links_by_name = if difference.has(|link| (&link.name, &link.altnames)) {
+        let new = difference.new.iter().flat_map(|link| names(link).map(|name| (Arc::clone(name), link.index)));
+        Arc::new(previous.links_by_name.changed(|index| difference.is_old(index), new))
     } else {
-        let by_mac = links.iter().filter_map(|link| Some((link.mac?, link.index))).collect();
-        (Arc::new(names(links).collect()), Arc::new(by_mac))
+        Arc::clone(&previous.links_by_name)
+    };
+    let links_by_mac = if difference.has(|link| link.mac) {
+        let new = difference.new.iter().filter_map(|link| Some((link.mac?, link.index)));
+        Arc::new(previous.links_by_mac.changed(|index| difference.is_old(index), new))
+    } else {
+        Arc::clone(&previous.links_by_mac)
     };
 
     let domains: Vec<_> = view.hypervisors.iter().map(|(uri, _, s)| (Arc::clone(uri), Arc::clone(&s.data))).collect();
@@ -48,22 +54,23 @@ pub fn join(view: &View, template: &NameTemplate, previous: &Inventory) -> Inven
     };
 
     let pending = view.links.sync.is_pending();
+    let same_pending = previous.netlink.as_ref().is_some_and(|sync| sync.is_pending() == pending);
+    let same_ports = Arc::ptr_eq(ports, &previous.ports) && (ports.is_empty() || difference.is_empty());
     let joint = Joint {
         generation,
         template,
         shared: &shared,
-        devices: Devices { links, links_by_name: &links_by_name, pending, switch: Switch::new(ports, links) },
-        same_devices: same_links
-            && Arc::ptr_eq(ports, &previous.ports)
-            && previous.netlink.as_ref().is_some_and(|sync| sync.is_pending() == pending),
         same_shared: shared == previous.origin.shared,
+        devices: Devices { links, links_by_name: &links_by_name, pending, switch: Switch::new(ports, links) },
+        touched: (same_pending && same_ports).then(|| difference.touched(previous)),
         previous,
     };
-    let (instances, origins): (Vec<_>, Vec<_>) = if same_domains {
-        let before = previous.instances.iter().zip(&previous.origin.instances);
-        before.map(|before| (joint.again(before), Arc::clone(before.1))).unzip()
+    let (instances, origins): (Vec<_>, Arc<[_]>) = if same_domains {
+        ((0..previous.instances.len()).map(|n| joint.again(n)).collect(), Arc::clone(&previous.origin.instances))
     } else {
-        domains.iter().flat_map(|(uri, domains)| joint.instances(uri, domains)).unzip()
+        let (instances, origins): (_, Vec<_>) =
+            domains.iter().flat_map(|(uri, domains)| joint.instances(uri, domains)).unzip();
+        (instances, origins.into())
     };
 
     let pairs = || instances.iter().zip(&previous.instances);
@@ -100,8 +107,44 @@ pub fn join(view: &View, template: &NameTemplate, previous: &Inventory) -> Inven
 pub(super) struct Origin {
     domains: Vec<(Arc<str>, Arc<Domains>)>,
     /// The domain of each of the instances.
-    instances: Vec<Arc<Domain>>,
+    instances: Arc<[Arc<Domain>]>,
     shared: SharedStarts,
+}
+
+/// What a host's links were and are, where that differs.
+struct Difference<'a> {
+    old: Vec<&'a Arc<Link>>,
+    new: Vec<&'a Arc<Link>>,
+}
+
+impl<'a> Difference<'a> {
+    fn between(before: &'a Links, now: &'a Links) -> Self {
+        Self { old: before.not_in(now), new: now.not_in(before) }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.old.is_empty() && self.new.is_empty()
+    }
+
+    fn is_old(&self, index: u32) -> bool {
+        self.old.binary_search_by_key(&index, |link| link.index).is_ok()
+    }
+
+    /// Whether this property of any link is among what differs.
+    fn has<T: PartialEq>(&self, property: impl Fn(&'a Link) -> T) -> bool {
+        let of = |link: &&'a Arc<Link>| (link.index, property(link));
+        !self.old.iter().map(of).eq(self.new.iter().map(of))
+    }
+
+    /// The positions of the instances whose VIFs may be carried by other links now: those whose targets are names that
+    /// mean another link. (Where there is an Open vSwitch, more than names matters.)
+    fn touched(&self, previous: &Inventory) -> BTreeSet<u32> {
+        if !self.has(|link| (&link.name, &link.altnames)) {
+            return BTreeSet::new();
+        }
+        let named = self.old.iter().chain(&self.new).flat_map(|link| names(link));
+        named.flat_map(|name| previous.by_key.target.get(name)).map(|position| position.instance).collect()
+    }
 }
 
 /// One join.
@@ -111,7 +154,9 @@ struct Joint<'a> {
     shared: &'a SharedStarts,
     same_shared: bool,
     devices: Devices<'a>,
-    same_devices: bool,
+    /// The positions in the previous inventory of those instances whose VIFs may be carried differently now; absent
+    /// where that may be any.
+    touched: Option<BTreeSet<u32>>,
     previous: &'a Inventory,
 }
 
@@ -121,33 +166,38 @@ impl Joint<'_> {
         let mut instances = Vec::with_capacity(domains.known.len());
         for (uuid, domain) in &domains.known {
             let unreadable = domains.unreadable.get(uuid).map(Staleness::from);
-            let before = self.previous.by_key.uuid.get(uuid).map(|n| n as usize);
-            let before = before.map(|n| (&self.previous.instances[n], &self.previous.origin.instances[n]));
-            let before = before.into_iter().find(|(before, _)| before.hypervisor == *uri);
+            let mut before = self.previous.by_key.uuid.get(uuid).map(|n| n as usize);
+            let before = before.find(|n| self.previous.instances[*n].hypervisor == *uri);
             instances.push((self.instance(uri, domain, unreadable, before), Arc::clone(domain)));
         }
         instances.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
         instances
     }
 
-    /// The instance of a domain that is as it was before.
-    fn again(&self, before: (&Arc<Instance>, &Arc<Domain>)) -> Arc<Instance> {
-        let (instance, domain) = before;
-        self.instance(&instance.hypervisor, domain, instance.unreadable.clone(), Some(before))
+    /// The instance that was at this position, and whose domain is as it was.
+    fn again(&self, n: usize) -> Arc<Instance> {
+        let before = &self.previous.instances[n];
+        if !self.may_differ(n) {
+            // Not even looked at: with thousands of them, memory is what takes the time.
+            return Arc::clone(before);
+        }
+        self.instance(&before.hypervisor, &self.previous.origin.instances[n], before.unreadable.clone(), Some(n))
     }
 
+    /// The instance of this domain, which was at the position `before`.
     fn instance(
         &self,
         uri: &Arc<str>,
         domain: &Arc<Domain>,
         unreadable: Option<Staleness>,
-        before: Option<(&Arc<Instance>, &Arc<Domain>)>,
+        before: Option<usize>,
     ) -> Arc<Instance> {
-        let Some((before, origin)) = before else { return Arc::new(self.make(uri, domain, unreadable)) };
-        if Arc::ptr_eq(domain, origin)
+        let Some(n) = before else { return Arc::new(self.make(uri, domain, unreadable)) };
+        let before = &self.previous.instances[n];
+        if Arc::ptr_eq(domain, &self.previous.origin.instances[n])
             && unreadable == before.unreadable
             && self.same_shared
-            && self.carried_alike(before, domain)
+            && (!self.may_differ(n) || self.is_carried_alike(before, domain))
         {
             return Arc::clone(before);
         }
@@ -155,15 +205,19 @@ impl Joint<'_> {
         if **before == fresh { Arc::clone(before) } else { Arc::new(Instance { revision: self.generation, ..fresh }) }
     }
 
+    fn may_differ(&self, n: usize) -> bool {
+        self.touched.as_ref().is_none_or(|touched| u32::try_from(n).is_ok_and(|n| touched.contains(&n)))
+    }
+
     /// Whether each VIF still has the link and the port that it would be given now.
-    fn carried_alike(&self, before: &Instance, domain: &Domain) -> bool {
-        let alike = |(vif, interface): (&Vif, &Interface)| {
+    fn is_carried_alike(&self, before: &Instance, domain: &Domain) -> bool {
+        before.vifs.iter().zip(&domain.interfaces).all(|(vif, interface)| {
             let (device, no_device) = self.devices.find(domain, interface);
             let port = self.devices.switch.find(domain, interface, device.as_ref());
-            let port_before = self.previous.ovs_port(vif);
-            device == vif.device && no_device == vif.no_device && port.map(Arc::as_ptr) == port_before.map(Arc::as_ptr)
-        };
-        self.same_devices || before.vifs.iter().zip(&domain.interfaces).all(alike)
+            device == vif.device
+                && no_device == vif.no_device
+                && port.map(Arc::as_ptr) == self.previous.ovs_port(vif).map(Arc::as_ptr)
+        })
     }
 
     fn make(&self, uri: &Arc<str>, domain: &Domain, unreadable: Option<Staleness>) -> Instance {
@@ -230,8 +284,8 @@ fn positions(instances: &[Arc<Instance>]) -> impl Iterator<Item = (&Vif, VifPosi
     })
 }
 
-fn names(links: &Links) -> impl Iterator<Item = (Arc<str>, u32)> {
-    links.iter().flat_map(|link| link.altnames.iter().chain([&link.name]).map(|name| (Arc::clone(name), link.index)))
+fn names(link: &Link) -> impl Iterator<Item = &Arc<str>> {
+    link.altnames.iter().chain([&link.name])
 }
 
 impl From<&Unreadable> for Staleness {

@@ -253,6 +253,15 @@ impl Links {
         self.0.get(&index)
     }
 
+    /// The links that `other` does not have as they are here, by their indexes.
+    #[must_use]
+    pub fn not_in(&self, other: &Self) -> Vec<&Arc<Link>> {
+        let is_old = |index, link| other.0.get(index).is_some_and(|other| Arc::ptr_eq(other, link));
+        let mut new: Vec<_> = self.0.iter().filter(|(n, link)| !is_old(*n, *link)).map(|(_, link)| link).collect();
+        new.sort_unstable_by_key(|link| link.index);
+        new
+    }
+
     /// Every link, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Link>> {
         self.0.values()

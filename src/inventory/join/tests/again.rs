@@ -23,8 +23,8 @@ const PORTS: [u128; 3] = [
 /// One change of one source.
 #[derive(Clone, Debug)]
 enum Change {
-    /// A link has this name, or leaves.
-    Link(u32, Option<&'static str>),
+    /// A link has this name, perhaps this alternative name, and this MTU; or leaves.
+    Link(u32, Option<(&'static str, Option<&'static str>, u8)>),
     /// An instance has one VIF with this target and metadata with these ports, or leaves.
     Domain(u32, Option<(&'static str, Vec<u128>)>),
     Unreadable(u32, bool),
@@ -34,9 +34,10 @@ enum Change {
 }
 
 fn change() -> impl Strategy<Value = Change> {
+    let link = (select(&NAMES), prop::option::of(select(&NAMES)), 1..3u8);
     let ports = prop::collection::vec(select(&PORTS), 0..3);
     prop_oneof![
-        (1..4u32, prop::option::of(select(&NAMES))).prop_map(|(n, name)| Change::Link(n, name)),
+        (1..4u32, prop::option::of(link)).prop_map(|(n, link)| Change::Link(n, link)),
         (1..4u32, prop::option::of((select(&NAMES), ports))).prop_map(|(n, vif)| Change::Domain(n, vif)),
         (1..4u32, any::<bool>()).prop_map(|(n, is)| Change::Unreadable(n, is)),
         (select(&NAMES), prop::option::of(select(&PORTS))).prop_map(|(name, id)| Change::OvsPort(name, id)),
@@ -61,10 +62,16 @@ fn domain(n: u32, target: &str, ports: &[u128]) -> Domain {
 fn changed(mut view: View, change: Change) -> View {
     let uuid = |n: u32| Uuid::from_u128(n.into());
     match change {
-        Change::Link(index, name) => {
+        Change::Link(index, properties) => {
             let mut links = Links::clone(&view.links.data);
-            let left = LinkEvent::Left { index, moved: None };
-            links.apply(name.map_or(left, |name| LinkEvent::Exists(Arc::new(link(index, name)))));
+            links.apply(match properties {
+                Some((name, altname, mtu)) => {
+                    let altnames = altname.into_iter().map(Arc::from).collect();
+                    let mac = Some([0, 0, 0, 0, 0, mtu].into());
+                    LinkEvent::Exists(Arc::new(Link { altnames, mtu: mtu.into(), mac, ..link(index, name) }))
+                }
+                None => LinkEvent::Left { index, moved: None },
+            });
             view.links.data = Arc::new(links);
         }
         Change::LinksPending(true) => view.links.sync = SyncState::Pending { reason: None },
