@@ -21,8 +21,8 @@ use crate::config::LibvirtConfig;
 /// A worker's connection. To close it may block, so the worker does that as well.
 ///
 /// No two threads call over the same one. libvirt allows that; but when keepalive gives a connection up in which two
-/// calls wait, its client before 10.4 fails the one call and lets the other wait on, with a pointer into the stack of
-/// the first (CVE-2024-4418): the process dies when the daemon sends something at last.
+/// calls wait, the client of libvirt 9.0 fails the one call and lets the other wait on in a loop that belonged to the
+/// first: the process dies of SIGSEGV when the daemon sends something at last (probably CVE-2024-4418).
 #[derive(Debug)]
 struct Connection {
     // Dropped before the connection is closed.
