@@ -7,7 +7,8 @@
 //!     probe start SOCKET PATH COMMAND...    from the start of COMMAND, a vifd, to its first good answer for PATH
 //!     probe renames SOCKET COUNT INSTANCES  from the event of a tap's rename to the first answer with the new name
 //!     probe hot-plugs SOCKET COUNT URI      from the event of a VIF's arrival to the first answer that has it; the
-//!                                           COUNT is for each domain at URI
+//!                                           COUNT is for each domain at URI. The second line is the time in which
+//!                                           libvirt gives us its description of the domain, with the VIF in it
 //!
 //! The last two print the median, the 99th percentile and the longest. An event is timed when a listener of our own
 //! has received it, who subscribed as vifd did. The answers come over one connection that is never idle, so each time
@@ -53,7 +54,7 @@ fn main() -> Result<()> {
         ["uuid", n] => println!("{}", host::instance_uuid(n.parse()?)),
         ["start", socket, path, command @ ..] => println!("{}", milliseconds(start(socket, path, command)?)),
         ["renames", socket, count, instances] => print(renames(socket, count.parse()?, instances.parse()?)?),
-        ["hot-plugs", socket, count, uri] => print(hot_plugs(socket, count.parse()?, uri)?),
+        ["hot-plugs", socket, count, uri] => hot_plugs(socket, count.parse()?, uri)?,
         _ => bail!("see the head of benches/probe.rs"),
     }
     Ok(())
@@ -86,7 +87,7 @@ fn start(socket: &str, path: &str, command: &[&str]) -> Result<Duration> {
 
 fn renames(socket: &str, count: u32, instances: u32) -> Result<Vec<Duration>> {
     let mut client = Client::connect(socket)?;
-    let events = link_events()?;
+    let mut events = link_events()?;
     let mut times = Vec::new();
     for n in 0..count {
         // Far from each other, and each one there and back.
@@ -98,41 +99,50 @@ fn renames(socket: &str, count: u32, instances: u32) -> Result<Vec<Duration>> {
         let path = format!("/host/v1/devices/{index}");
         let visible = client.ask_until("GET", &path, &format!("\"name\":\"{to}\""))?;
         ensure!(rename.wait()?.success(), "could not rename {from}");
-        let arrived = arrival(&events, |datagram| names(datagram, index, &to))?;
+        let arrived = arrival(&mut events, |datagram| names(datagram, index, &to))?;
         times.push(visible.saturating_duration_since(arrived));
         pause();
     }
     Ok(times)
 }
 
-fn hot_plugs(socket: &str, count: u32, uri: &str) -> Result<Vec<Duration>> {
+fn hot_plugs(socket: &str, count: u32, uri: &str) -> Result<()> {
     let mut client = Client::connect(socket)?;
     events::start_loop().map_err(anyhow::Error::msg)?;
     let listener = Connect::open_read_only(Some(uri))?;
     let (wakes, mut wakes_rx) = unbounded_channel();
     let _subscription = Subscription::new(&listener, &wakes)?;
-    let events = timed(move || wakes_rx.blocking_recv().context("no more events"));
+    let mut events = timed(move || wakes_rx.blocking_recv().context("no more events"));
     let actor = Connect::open(Some(uri))?;
 
-    let mut times = Vec::new();
+    let (mut times, mut others) = (Vec::new(), Vec::new());
     for (d, domain) in (0..).zip(actor.list_all_domains(0)?) {
         let uuid = domain.get_uuid()?;
+        let seen = Domain::lookup_by_uuid(&listener, uuid)?;
         for n in 0..count {
             let mac = host::mac(d * count + n);
             let xml = format!("<interface type='bridge'><mac address='{mac}'/><source bridge='br0'/></interface>");
             let path = format!("/v2.1/servers/{uuid}/virtual_interfaces");
-            let visible = thread::scope(|scope| {
+            let (arrived, read, visible) = thread::scope(|scope| {
                 let attaching = scope.spawn(|| domain.attach_device(&xml));
+                let other = scope.spawn(|| {
+                    let arrived = arrival(&mut events, |wake| *wake == Wake::Domain(uuid))?;
+                    ensure!(seen.get_xml_desc(0)?.contains(&mac), "the domain has no {mac} yet");
+                    Ok((arrived, Instant::now()))
+                });
                 let visible = client.ask_until("POST", &path, &mac)?;
                 attaching.join().expect("it does not panic")?;
-                Ok::<_, anyhow::Error>(visible)
+                let (arrived, read) = other.join().expect("it does not panic")?;
+                Ok::<_, anyhow::Error>((arrived, read, visible))
             })?;
-            let arrived = arrival(&events, |wake| *wake == Wake::Domain(uuid))?;
             times.push(visible.saturating_duration_since(arrived));
+            others.push(read - arrived);
             pause();
         }
     }
-    Ok(times)
+    print(times);
+    print(others);
+    Ok(())
 }
 
 // --- Events ---
@@ -145,7 +155,7 @@ fn timed<T: Send + 'static>(mut next: impl FnMut() -> Result<T> + Send + 'static
 }
 
 /// When the event came. It has happened already, and those before it are of no interest.
-fn arrival<T>(events: &Receiver<(Instant, T)>, is_it: impl Fn(&T) -> bool) -> Result<Instant> {
+fn arrival<T>(events: &mut Receiver<(Instant, T)>, is_it: impl Fn(&T) -> bool) -> Result<Instant> {
     loop {
         let (arrived, event) = events.recv_timeout(PATIENCE).context("the event did not come")?;
         if is_it(&event) {
