@@ -72,7 +72,7 @@ pub struct LibvirtConfig {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NetlinkConfig {
-    /// The receive buffer for link events, in bytes. Default 8 MiB, which holds some 3,600 changes made at once.
+    /// The receive buffer for link events, in bytes. Default 8 MiB, which holds thousands of changes made at once.
     /// Without `CAP_NET_ADMIN` the kernel grants no more than `net.core.rmem_max`.
     pub receive_buffer: usize,
     /// How often to list every link again although no event asked for it. Default `"5m"`.
