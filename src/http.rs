@@ -23,6 +23,7 @@ use tower::{Layer, util::MapRequestLayer};
 
 use crate::{inventory::Inventory, source::netlink::CounterReader};
 
+pub mod auth;
 pub mod compute;
 pub mod host;
 
