@@ -1,6 +1,12 @@
 //! Following the links of a network namespace: what vifd says is what `ip` says.
 
-use std::{process::Command, time::Instant};
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    process::Command,
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
 
 use serde_json::{Value, json};
 
@@ -13,7 +19,7 @@ use crate::support::{
 /// A network namespace with a daemon in it. It ends with the daemon.
 struct Namespace {
     vifd: Vifd,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Namespace {
@@ -21,9 +27,14 @@ impl Namespace {
         let dir = tempfile::Builder::new().prefix("vifd-").tempdir_in("/tmp").unwrap();
         let mut command = Command::new("unshare");
         command.args(["--net", "--", VIFD]);
-        let vifd = Vifd::start(command, dir.path(), &format!("[libvirt]\nuris = []\n{config}"));
-        vifd.wait_ready();
-        Self { vifd, _dir: dir }
+        Self { vifd: start(command, dir.path(), config), dir }
+    }
+
+    /// A second daemon, which sees the same links.
+    fn another_vifd(&self, config: &str) -> Vifd {
+        let dir = self.dir.path().join("another");
+        std::fs::create_dir(&dir).unwrap();
+        start(self.command(VIFD), &dir, config)
     }
 
     fn command(&self, program: &str) -> Command {
@@ -36,11 +47,21 @@ impl Namespace {
         output(self.command("ip").args(arguments.split(' ')))
     }
 
-    /// Runs many `ip` commands at once.
+    /// Runs many `ip` commands in one process.
     fn batch(&self, lines: impl Iterator<Item = String>) {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), lines.map(|line| line + "\n").collect::<String>()).unwrap();
         output(self.command("ip").arg("-batch").arg(file.path()));
+    }
+
+    /// Runs a command for each of so many, by several processes at once.
+    fn storm(&self, count: usize, line: impl Fn(usize) -> String + Sync) {
+        std::thread::scope(|scope| {
+            for first in 0..4 {
+                let line = &line;
+                scope.spawn(move || self.batch((first..count).step_by(4).map(line)));
+            }
+        });
     }
 
     /// What `ip` says, in our words.
@@ -51,23 +72,39 @@ impl Namespace {
         links.into()
     }
 
-    /// What vifd says.
-    fn answer(&self) -> Value {
-        let devices = self.vifd.get("/host/v1/devices")["devices"].take();
-        devices.as_array().unwrap().iter().map(comparable).collect()
-    }
-
     /// Waits until vifd says what `ip` says.
     fn agree(&self, after: &str) {
+        self.agree_with(&self.vifd, after);
+    }
+
+    fn agree_with(&self, vifd: &Vifd, after: &str) {
         let started = Instant::now();
         loop {
-            let (answer, truth) = (self.answer(), self.truth());
+            let (answer, truth) = (answer(vifd), self.truth());
             if answer == truth {
                 return;
             }
-            assert!(started.elapsed() < LIMIT, "after {after}\nvifd: {answer}\nip:   {truth}");
+            if started.elapsed() > LIMIT {
+                let [answer, truth] = [answer, truth]
+                    .map(|links| -> BTreeSet<_> { links.as_array().unwrap().iter().map(Value::to_string).collect() });
+                let (vifd, ip): (Vec<_>, Vec<_>) =
+                    (answer.difference(&truth).collect(), truth.difference(&answer).collect());
+                panic!("after {after}\nvifd: {vifd:#?}\nip:   {ip:#?}");
+            }
         }
     }
+}
+
+fn start(command: Command, dir: &Path, config: &str) -> Vifd {
+    let vifd = Vifd::start(command, dir, &format!("[libvirt]\nuris = []\n{config}"));
+    vifd.wait_ready();
+    vifd
+}
+
+/// What vifd says of all links.
+fn answer(vifd: &Vifd) -> Value {
+    let devices = vifd.get("/host/v1/devices")["devices"].take();
+    devices.as_array().unwrap().iter().map(comparable).collect()
 }
 
 /// What `ip` says of a link, in our words.
@@ -220,6 +257,99 @@ fn a_storm_that_the_buffer_holds_is_followed_without_a_resync() {
     namespace.agree("a thousand taps");
     assert_eq!(namespace.vifd.log().matches("read all links").count(), 1);
 }
+
+/// Asks again and again while the links change, until told that it is over. Returns how many answers there were, and
+/// how many of them said that the links are not current.
+fn ask_until(over: &AtomicBool, vifd: &Vifd, untouched: &Value) -> (usize, usize) {
+    let (mut answers, mut stale, mut generation) = (0, 0, 0);
+    while !over.load(Ordering::Relaxed) {
+        let whole = answers % 100 == 0;
+        let answer = vifd.get(if whole { "/host/v1/devices" } else { "/host/v1/devices/untouched" });
+        let devices = answer["devices"].as_array().cloned().unwrap_or_else(|| vec![answer["device"].clone()]);
+        // What does not change never was away, nor different.
+        let found = devices.iter().find(|device| device["name"] == "untouched").map(comparable);
+        assert_eq!(found.as_ref(), Some(untouched), "{answer}");
+        // The kernel never has two of a name, so there was no moment at which that was right.
+        let names: BTreeSet<_> = devices.iter().map(|device| device["name"].as_str().unwrap()).collect();
+        assert_eq!(names.len(), devices.len(), "two devices of one name");
+        let netlink = &answer["sources"]["netlink"];
+        match netlink["state"].as_str() {
+            Some("synced") => {}
+            Some("stale") if netlink["reason"].is_string() && netlink["since"].is_string() => stale += 1,
+            _ => panic!("what was read once is synced or stale, and then says why and since when: {netlink}"),
+        }
+        assert!(answer["generation"].as_u64() >= Some(generation), "time goes forward");
+        generation = answer["generation"].as_u64().unwrap();
+        assert_eq!(vifd.request("GET", "/ready", &[]).status, 200, "stale links are links");
+        assert_eq!(vifd.request("GET", "/host/v1/devices/no-such-device", &[]).status, 404);
+        answers += 1;
+        // The machine has more to do.
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    (answers, stale)
+}
+
+/// Ends whatever waits for it, also when the test fails.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+#[ignore = "needs root: run by make test"]
+fn a_storm_of_ten_thousand_links_is_served_meanwhile_and_ends_in_the_truth() {
+    const LINKS: usize = 10_000;
+    // The kernel makes the smallest buffer of it.
+    let namespace = Namespace::start("[netlink]\nreceive_buffer = 1\n");
+    let by_default = namespace.another_vifd("");
+    let daemons = [("smallest", &namespace.vifd), ("default", &by_default)];
+    namespace.ip("link add untouched type bridge");
+    let agree = |after: &str| {
+        for (_, vifd) in daemons {
+            // To compare takes long, so not before there is a chance.
+            vifd.wait(after, "/host/v1/sync", |sync| sync["sources"]["netlink"]["state"] == "synced");
+            namespace.agree_with(vifd, after);
+        }
+    };
+    agree("the start");
+    let untouched = comparable(&namespace.vifd.get("/host/v1/devices/untouched")["device"]);
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let ends = Over(&over);
+        let asking = daemons.map(|(_, vifd)| scope.spawn(|| ask_until(&over, vifd, &untouched)));
+        // A bridge takes no more than 1,023 ports.
+        namespace.batch((0..LINKS / 1000).map(|n| format!("link add br{n} type bridge")));
+        namespace.storm(LINKS / 2, |n| format!("link add left{n} type veth peer name right{n}"));
+        agree("ten thousand were made");
+        namespace.storm(LINKS, |n| {
+            let (side, n, bridge) = (if n % 2 == 0 { "left" } else { "right" }, n / 2, n / 1000);
+            format!("link set {side}{n} name x{side}{n} master br{bridge} group 7")
+        });
+        agree("all got another name and a controller");
+        // One by one each would wait for the kernel's readers to be done.
+        namespace.ip("link del group 7");
+        agree("all were deleted");
+        drop(ends);
+        for ((buffer, vifd), asking) in daemons.iter().zip(asking) {
+            let (answers, stale) = asking.join().unwrap();
+            let log = vifd.log();
+            let (overruns, torn) = (log.matches("receive buffer overran").count(), log.matches(TORN).count());
+            println!(
+                "{buffer} buffer: {answers} answers, {stale} of them stale; {overruns} overruns, {torn} torn listings"
+            );
+            assert!(answers > 0);
+        }
+    });
+    let log = namespace.vifd.log();
+    assert!(log.contains("the receive buffer overran"), "there was no overrun to speak of");
+    assert!(log.contains(TORN), "the kernel tore no listing");
+}
+
+/// What the daemon logs about a listing that the kernel calls inconsistent (`NLM_F_DUMP_INTR`).
+const TORN: &str = "the list of links changed while it was read";
 
 #[test]
 #[ignore = "needs root: run by make test"]
