@@ -39,12 +39,35 @@ pub struct Config {
     pub worker_threads: WorkerThreads,
     /// What to log, as `tracing` directives such as `info` or `vifd::source=debug`. Default `info`.
     pub log: LogFilter,
+    /// Connections and requests.
+    pub http: HttpConfig,
     /// The hypervisors.
     pub libvirt: LibvirtConfig,
     /// The kernel's links.
     pub netlink: NetlinkConfig,
     /// The Open vSwitch database.
     pub ovsdb: OvsdbConfig,
+}
+
+/// `[http]`
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HttpConfig {
+    /// How many connections are served at a time, on each listener. Further ones get 503 at once. Default 512.
+    pub connections: Connections,
+    /// How long a request's head may take from its first byte, its body and the answer together, and an answer that the
+    /// client does not read. Default `"10s"`.
+    #[serde(with = "humantime_serde")]
+    pub request_timeout: Duration,
+    /// How long a connection may be idle between requests. Default `"75s"`, which is longer than proxies keep theirs: an
+    /// idle connection should be closed by the side that would use it.
+    #[serde(with = "humantime_serde")]
+    pub idle_timeout: Duration,
+    /// How many requests a minute are answered for one project; 0 is no limit. Default 60,000.
+    pub requests_per_project: u32,
+    /// How many requests a minute are answered to one address, of all its projects together; 0 is no limit. Default
+    /// 600,000: an API tier is one address.
+    pub requests_per_peer: u32,
 }
 
 /// `[libvirt]`
@@ -109,6 +132,7 @@ impl Default for Config {
             instance_name_template: NameTemplate::default(),
             worker_threads: WorkerThreads(2),
             log: LogFilter("info".to_owned()),
+            http: HttpConfig::default(),
             libvirt: LibvirtConfig::default(),
             netlink: NetlinkConfig::default(),
             ovsdb: OvsdbConfig::default(),
@@ -118,6 +142,18 @@ impl Default for Config {
 
 /// Where the daemon serves, and `vifctl` looks for it, when nothing else is said.
 pub const DEFAULT_SOCKET: &str = "/run/vifd/vifd.sock";
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            connections: Connections(512),
+            request_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(75),
+            requests_per_project: 60_000,
+            requests_per_peer: 600_000,
+        }
+    }
+}
 
 impl Default for LibvirtConfig {
     fn default() -> Self {
@@ -268,6 +304,27 @@ impl TryFrom<usize> for WorkerThreads {
     }
 }
 
+/// How many connections are served at a time: 1 to 100,000.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "usize")]
+pub struct Connections(usize);
+
+impl Connections {
+    /// The number.
+    #[must_use]
+    pub fn get(self) -> usize {
+        self.0
+    }
+}
+
+impl TryFrom<usize> for Connections {
+    type Error = String;
+
+    fn try_from(connections: usize) -> Result<Self, Self::Error> {
+        if (1..=100_000).contains(&connections) { Ok(Self(connections)) } else { Err("must be 1 to 100000".to_owned()) }
+    }
+}
+
 /// What to log: `tracing` directives.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
@@ -354,6 +411,8 @@ mod tests {
     fn values_out_of_range_are_refused() {
         for text in [
             "worker_threads = 0",
+            "[http]\nconnections = 0",
+            "[http]\nrequests_per_peer = -1",
             "log = 'vifd=loud'",
             "socket_mode = '9'",
             "socket_mode = '1777'",

@@ -29,7 +29,7 @@ use tracing::{Instrument, debug, info, info_span, warn};
 use crate::{
     cache::{self, Records},
     config::{Config, LibvirtConfig},
-    http::{self, App},
+    http::{self, App, requests::Front, serve::serve},
     inventory::{self, HypervisorSource, Inventory, Sources},
     source::{
         Snapshot, SyncState, chain, libvirt,
@@ -144,8 +144,9 @@ impl Daemon {
         tasks.spawn(named("counters", until(stop, serve_counters)));
 
         let app = App { inventory: inventory.clone(), counters, epoch: now().as_millisecond() };
-        tasks.spawn(named("http over TCP", http::serve_tcp(tcp, app.clone(), stop.clone().cancelled_owned())));
-        tasks.spawn(named("http over the socket", http::serve_unix(unix, app, stop.clone().cancelled_owned())));
+        let front = Front::new(app, &config.http);
+        tasks.spawn(named("http over TCP", serve(tcp, config.http, Arc::clone(&front), stop.clone())));
+        tasks.spawn(named("http over the socket", serve(unix, config.http, front, stop.clone())));
         tasks.spawn(named("systemd", until(stop, tell_systemd(inventory))));
         tasks
     }

@@ -1,31 +1,33 @@
 //! HTTP: the Compute API's calls, the host's own API, and two answers about health. Served alike on TCP and on the
 //! Unix socket, always and only from the inventory.
 //!
-//! Who is asking is not known yet: TCP is bound to loopback ([`crate::config::LoopbackAddr`]), the socket's file mode
-//! says who may connect. When callers are told apart, each listener's router gets that layer in [`router`].
+//! [`serve`] accepts connections, and [`requests`] has each request from its arrival to its line of the log; between
+//! them and the handlers, [`limits`] counts it.
 
-use std::{future::Future, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
+use std::{os::unix::fs::PermissionsExt, path::Path, sync::Arc};
 
 use axum::{
     Json, Router,
-    extract::State,
+    extract::{Request, State},
     http::StatusCode,
     response::{IntoResponse, Response},
     routing::get,
-    serve::ListenerExt,
 };
 use serde_json::json;
 use tokio::{
-    net::{TcpListener, UnixListener, UnixStream},
+    net::{UnixListener, UnixStream},
     sync::watch,
 };
-use tower::{Layer, util::MapRequestLayer};
 
+use self::compute::{fault::Fault, format::Format};
 use crate::{inventory::Inventory, source::netlink::CounterReader};
 
 pub mod auth;
 pub mod compute;
 pub mod host;
+pub mod limits;
+pub mod requests;
+pub mod serve;
 
 /// What every handler needs.
 #[derive(Clone, Debug)]
@@ -67,32 +69,28 @@ async fn ready(State(app): State<App>) -> Response {
     (status, Json(json!({ "ready": ready, "sources": host::Sources::of(&inventory) }))).into_response()
 }
 
-/// Serves TCP until `shutdown`, then until the requests under way are answered.
-///
-/// # Errors
-/// The listener fails for good.
-pub async fn serve_tcp(
-    listener: TcpListener,
-    app: App,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
-    // Without it a small answer may wait for the acknowledgement of the one before.
-    let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
-    let service = MapRequestLayer::new(compute::take_suffix).layer(router(app));
-    axum::serve(listener, tower::make::Shared::new(service)).with_graceful_shutdown(shutdown).await
+/// In which shape the caller of a path expects a refusal.
+#[derive(Clone, Copy, Debug)]
+enum Language {
+    Compute(Format),
+    Host,
 }
 
-/// Serves the Unix socket, as [`serve_tcp`] serves TCP.
-///
-/// # Errors
-/// The listener fails for good.
-pub async fn serve_unix(
-    listener: UnixListener,
-    app: App,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
-    let service = MapRequestLayer::new(compute::take_suffix).layer(router(app));
-    axum::serve(listener, tower::make::Shared::new(service)).with_graceful_shutdown(shutdown).await
+impl Language {
+    fn of_request(request: &Request) -> Self {
+        if request.uri().path().starts_with("/host/") {
+            Self::Host
+        } else {
+            Self::Compute(Format::of_request(request.headers(), request.extensions()))
+        }
+    }
+
+    fn refuse(self, fault: Fault) -> Response {
+        match self {
+            Self::Compute(format) => fault.response(format),
+            Self::Host => host::refusal(&fault),
+        }
+    }
 }
 
 /// Binds the Unix socket, in place of one that a killed daemon left behind.

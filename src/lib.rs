@@ -38,6 +38,8 @@
 //! | [`inventory`] | the truth: instances with their VIFs and links, look-ups by everything, and the pure join |
 //! | [`cache`] | domains and ports on disk, for the first answers after a restart |
 //! | [`http`] | the Compute API ([`http::compute`]) and the host's own API ([`http::host`]) |
+//! | [`http::serve`] | connections: how many, how slow, and their end |
+//! | [`http::requests`], [`http::limits`] | what happens to every request before and after its handler; rate limits |
 //! | [`cli`] | `vifctl` |
 //! | [`config`], [`telemetry`], [`mac`] | leaves |
 //!

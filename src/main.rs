@@ -48,16 +48,13 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     telemetry::start(arguments.log.as_ref().unwrap_or(&config.log).filter());
-    let status = match run(config) {
-        Ok(()) => 0,
+    match run(config) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             error!("{error:#}");
-            1
+            ExitCode::FAILURE
         }
-    };
-    // Everything is closed and written by now. To return would run the exit handlers of libvirt's many libraries while
-    // its event loop, and perhaps a call that hangs, still use them on threads that nobody can end.
-    signal_hook::low_level::exit(status)
+    }
 }
 
 fn run(config: Config) -> anyhow::Result<()> {

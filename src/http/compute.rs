@@ -8,7 +8,7 @@ use std::sync::Arc;
 use axum::{
     Router,
     body::Bytes,
-    extract::{FromRequestParts, Path, Request, rejection::BytesRejection},
+    extract::{DefaultBodyLimit, FromRequestParts, Path, Request, rejection::BytesRejection},
     http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header, request::Parts},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -25,8 +25,8 @@ use crate::{
 };
 
 mod extensions;
-mod fault;
-mod format;
+pub(super) mod fault;
+pub(super) mod format;
 
 /// The version and project that a URI begins with. `/v2.1` may leave the project out.
 const BASES: [&str; 4] = ["/v1.1/{project}", "/v2/{project}", "/v2.1/{project}", "/v2.1"];
@@ -41,6 +41,9 @@ const OTHER_CALLS: [&str; 7] = [
     "/images/{*rest}",
 ];
 
+/// The largest body of a request, in bytes. The largest that means something has some hundred.
+const MAX_BODY: usize = 64 << 10;
+
 pub(super) fn router() -> Router<App> {
     let mut router = Router::new();
     for base in BASES {
@@ -54,7 +57,7 @@ pub(super) fn router() -> Router<App> {
             router = router.route(&at(call), axum::routing::any(not_implemented));
         }
     }
-    router.fallback(not_found).method_not_allowed_fallback(bad_method)
+    router.fallback(not_found).method_not_allowed_fallback(bad_method).layer(DefaultBodyLimit::max(MAX_BODY))
 }
 
 /// Takes a `.json` or `.xml` off the path, before the request is routed, and remembers it.
@@ -147,7 +150,7 @@ impl FromRequestParts<App> for Ask {
         let path = Path::<PathParameters>::from_request_parts(parts, app).await;
         Ok(Self {
             app: app.clone(),
-            format: Format::of_request(parts),
+            format: Format::of_request(&parts.headers, &parts.extensions),
             method: parts.method.clone(),
             headers: std::mem::take(&mut parts.headers),
             path: path.map(|Path(path)| path).unwrap_or_default(),

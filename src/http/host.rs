@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::App;
+use super::{App, compute::fault::Fault};
 use crate::{
     inventory::{Hypervisor, Instance, Inventory, Match, Staleness, Vif},
     mac::MacAddr,
@@ -246,6 +246,16 @@ impl IntoResponse for Error {
         };
         (status, Json(json!({ "error": { "code": code, "message": message } }))).into_response()
     }
+}
+
+/// A refusal of the kind that any request can meet, in this API's shape.
+pub(super) fn refusal(fault: &Fault) -> Response {
+    let status = fault.status();
+    let code = status.canonical_reason().unwrap_or("error").to_ascii_lowercase().replace([' ', '-'], "_");
+    let body = Json(json!({ "error": { "code": code, "message": fault.message() } }));
+    let mut response = (status, body).into_response();
+    fault.tell_retry(response.headers_mut());
+    response
 }
 
 type Reply<T> = Result<Json<Answer<T>>, Error>;

@@ -1,6 +1,7 @@
 //! What vifd does with the real things: a kernel, libvirt, QEMU guests and containers.
 //!
 //! * `daemon` starts the real binary and looks at its flags, signals, files and exit status;
+//! * `connections` is the client that nobody wishes for: slow, many, or not speaking HTTP;
 //! * `libvirt` follows libvirt's own test driver, without root;
 //! * `netlink` follows the kernel in a network namespace of its own;
 //! * `guests` runs guests on a private hypervisor and compares every answer with what libvirt and `ip` say;
@@ -8,11 +9,12 @@
 //! * `ovsdb` does so with a real Open vSwitch;
 //! * `chaos` does what comes, at random, with faults, and compares every answer after each step.
 //!
-//! All but the first two need root and are ignored without it; `make test` runs everything.
+//! All but the first three need root and are ignored without it; `make test` runs everything.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
 mod chaos;
+mod connections;
 mod daemon;
 mod guests;
 mod kinds;

@@ -1,39 +1,46 @@
 //! Faults: the body that every error has, in both formats.
 
+use std::time::Duration;
+
 use axum::{
-    http::{HeaderValue, Method, StatusCode, header},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
 use super::format::{Body, Format, xml_text};
+use crate::source::now;
 
 /// An error as the Compute API 1.1 developer guide writes it (section 3.13, `faults.xsd`).
 #[derive(Clone, Debug)]
-pub(super) struct Fault {
+pub(in crate::http) struct Fault {
     status: StatusCode,
     name: &'static str,
     message: String,
+    retry_after: Option<Duration>,
 }
+
+/// How long to stay away from a daemon that is about to know more, or to have room.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 impl Fault {
     fn new(status: StatusCode, name: &'static str, message: impl Into<String>) -> Self {
-        Self { status, name, message: message.into() }
+        Self { status, name, message: message.into(), retry_after: None }
     }
 
-    pub(super) fn bad_request(message: impl Into<String>) -> Self {
+    pub(in crate::http) fn bad_request(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "badRequest", message)
     }
 
-    pub(super) fn not_found(message: impl Into<String>) -> Self {
+    pub(in crate::http) fn not_found(message: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "itemNotFound", message)
     }
 
-    pub(super) fn bad_method(method: &Method) -> Self {
+    pub(in crate::http) fn bad_method(method: &Method) -> Self {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "badMethod", format!("{method} is not allowed here."))
     }
 
-    pub(super) fn build_in_progress() -> Self {
+    pub(in crate::http) fn build_in_progress() -> Self {
         Self::new(
             StatusCode::CONFLICT,
             "buildInProgress",
@@ -41,42 +48,103 @@ impl Fault {
         )
     }
 
-    pub(super) fn over_limit(message: impl Into<String>) -> Self {
+    pub(in crate::http) fn over_limit(message: impl Into<String>) -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "overLimit", message)
     }
 
-    pub(super) fn bad_media_type() -> Self {
+    pub(in crate::http) fn bad_media_type() -> Self {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "badMediaType", "The body must be JSON or XML, and say so.")
     }
 
-    pub(super) fn not_implemented() -> Self {
+    pub(in crate::http) fn not_implemented() -> Self {
         Self::new(StatusCode::NOT_IMPLEMENTED, "notImplemented", "This call is not served by the agent of a host.")
     }
 
     /// Nothing is known yet; it will be soon, or libvirt is down.
-    pub(super) fn unavailable(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "serviceUnavailable", message)
+    pub(in crate::http) fn unavailable(message: impl Into<String>) -> Self {
+        let fault = Self::new(StatusCode::SERVICE_UNAVAILABLE, "serviceUnavailable", message);
+        Self { retry_after: Some(RETRY_AFTER), ..fault }
     }
 
-    pub(super) fn response(self, format: Format) -> Response {
+    /// Too many requests; `wait` from now there may be another.
+    pub(in crate::http) fn over_rate_limit(wait: Duration) -> Self {
+        let fault = Self::new(StatusCode::PAYLOAD_TOO_LARGE, "overLimit", "This request was rate-limited.");
+        Self { retry_after: Some(wait), ..fault }
+    }
+
+    pub(in crate::http) fn uri_too_long() -> Self {
+        Self::new(StatusCode::URI_TOO_LONG, "computeFault", "The request's URI is too long.")
+    }
+
+    /// The request's body did not arrive in time, or its answer could not be made in time.
+    pub(in crate::http) fn too_slow() -> Self {
+        Self::new(StatusCode::REQUEST_TIMEOUT, "computeFault", "The request took too long.")
+    }
+
+    /// A bug of ours.
+    pub(in crate::http) fn internal() -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "computeFault", "The agent failed to answer this request.")
+    }
+
+    /// A request that never was one: no HTTP, or too much of it, or not in time.
+    pub(in crate::http) fn unreadable(status: StatusCode) -> Self {
+        let name = if status == StatusCode::BAD_REQUEST { "badRequest" } else { "computeFault" };
+        Self::new(status, name, status.canonical_reason().unwrap_or("The request could not be read."))
+    }
+
+    pub(in crate::http) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    pub(in crate::http) fn message(&self) -> &str {
+        &self.message
+    }
+
+    pub(in crate::http) fn response(self, format: Format) -> Response {
         let mut response = (self.status, format.body(&self)).into_response();
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
-        }
+        self.tell_retry(response.headers_mut());
         response
+    }
+
+    /// `Retry-After`, in whole seconds, after which it is worth it.
+    pub(in crate::http) fn tell_retry(&self, headers: &mut HeaderMap) {
+        if let Some(wait) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds(wait)));
+        }
     }
 }
 
-/// `{"<fault>": {"code": N, "message": "…"}}`
+fn seconds(wait: Duration) -> u64 {
+    wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
+}
+
+impl Fault {
+    /// When to come back, of a rate limit: RFC 3339, in UTC.
+    fn retry_at(&self) -> Option<String> {
+        let wait = self.retry_after.filter(|_| self.name == "overLimit")?;
+        let at = now().checked_add(Duration::from_secs(seconds(wait))).ok()?;
+        Some(at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+    }
+}
+
+/// `{"<fault>": {"code": N, "message": "…"}}`; of a rate limit also when to come back, twice: clients of the time read
+/// `retryAfter`.
 impl Serialize for Fault {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(Serialize)]
         struct Inner<'a> {
             code: u16,
             message: &'a str,
+            #[serde(rename = "retryAt", skip_serializing_if = "Option::is_none")]
+            retry_at: Option<String>,
+            #[serde(rename = "retryAfter", skip_serializing_if = "Option::is_none")]
+            retry_after: Option<String>,
         }
         let mut map = serializer.serialize_map(Some(1))?;
-        map.serialize_entry(self.name, &Inner { code: self.status.as_u16(), message: &self.message })?;
+        let retry_at = self.retry_at();
+        let retry_after = self.retry_after.filter(|_| retry_at.is_some()).map(|wait| seconds(wait).to_string());
+        let code = self.status.as_u16();
+        map.serialize_entry(self.name, &Inner { code, message: &self.message, retry_at, retry_after })?;
         map.end()
     }
 }
@@ -87,6 +155,7 @@ impl Body for Fault {
             name: self.name,
             namespace: super::COMPUTE_1_1,
             code: self.status.as_u16(),
+            retry_at: self.retry_at(),
             message: xml_text(&self.message),
         }
     }
@@ -97,15 +166,19 @@ struct Element {
     name: &'static str,
     namespace: &'static str,
     code: u16,
+    retry_at: Option<String>,
     message: String,
 }
 
 impl Serialize for Element {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         use serde::ser::SerializeStruct;
-        let mut element = serializer.serialize_struct(self.name, 3)?;
+        let mut element = serializer.serialize_struct(self.name, 4)?;
         element.serialize_field("@xmlns", self.namespace)?;
         element.serialize_field("@code", &self.code)?;
+        if let Some(retry_at) = &self.retry_at {
+            element.serialize_field("@retryAt", retry_at)?;
+        }
         element.serialize_field("message", &self.message)?;
         element.end()
     }

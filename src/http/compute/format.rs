@@ -1,14 +1,14 @@
 //! In which format an answer is wanted, and how bodies are written in it.
 
 use axum::{
-    http::{HeaderValue, header, request::Parts},
+    http::{Extensions, HeaderMap, HeaderValue, header},
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
 
 /// The guide's two formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Format {
+pub(in crate::http) enum Format {
     Json,
     Xml,
 }
@@ -27,10 +27,10 @@ impl Format {
     }
 
     /// The format of an answer to this request: the suffix wins over `Accept`; neither means JSON.
-    pub(super) fn of_request(parts: &Parts) -> Self {
-        let accept = parts.headers.get_all(header::ACCEPT);
+    pub(in crate::http) fn of_request(headers: &HeaderMap, extensions: &Extensions) -> Self {
+        let accept = headers.get_all(header::ACCEPT);
         let accept = || accept.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
-        parts.extensions.get().copied().unwrap_or_else(|| Self::of_accept(accept()))
+        extensions.get().copied().unwrap_or_else(|| Self::of_accept(accept()))
     }
 
     /// The range with the highest quality that names one of our formats. Ranges that name neither are passed over: the

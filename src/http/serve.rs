@@ -1,0 +1,167 @@
+//! Connections: accepting them, bounding how many there are and how slow they may be, and ending them in an orderly way.
+//!
+//! hyper reads and writes HTTP/1.1; what it leaves open is closed here. A client may take so long for a request and no
+//! longer (`wire`). Whoever comes while every place is taken is told so at once, with 503, instead of being queued. At
+//! shutdown a connection ends with the answer under way.
+
+use std::{convert::Infallible, fmt, future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+
+use axum::{
+    http::{HeaderValue, Request, header},
+    response::Response,
+};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream, unix::UCred},
+    sync::Semaphore,
+    time::sleep,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{Instrument, debug, warn};
+
+use self::wire::{Phase, Wire};
+use crate::{config::HttpConfig, source::chain};
+
+mod wire;
+
+/// So many connections beyond the configured number are answered, with 503 and nothing else. Further ones are closed
+/// without a word.
+const REFUSALS: usize = 64;
+/// The largest head of a request, in bytes: as proxies allow. A larger one gets 431, or 414 if it is the path.
+const MAX_HEAD: usize = 32 << 10;
+/// How long to wait when the process has no descriptor left for another connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Who is at the other end of a connection, as far as the transport knows.
+#[derive(Clone, Copy, Debug)]
+pub enum Peer {
+    /// A TCP address.
+    Tcp(SocketAddr),
+    /// A process, by the credentials with which it connected (`SO_PEERCRED`).
+    Unix(UCred),
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(credentials) => write!(f, "uid {}", credentials.uid()),
+        }
+    }
+}
+
+/// Where connections come from.
+pub trait Listener: Send + 'static {
+    /// One of its connections.
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// The next connection.
+    fn accept(&mut self) -> impl Future<Output = io::Result<(Self::Stream, Peer)>> + Send;
+}
+
+impl Listener for TcpListener {
+    type Stream = TcpStream;
+
+    async fn accept(&mut self) -> io::Result<(TcpStream, Peer)> {
+        let (stream, address) = TcpListener::accept(self).await?;
+        // Without it a small answer may wait for the acknowledgement of the one before.
+        stream.set_nodelay(true)?;
+        Ok((stream, Peer::Tcp(address)))
+    }
+}
+
+impl Listener for UnixListener {
+    type Stream = UnixStream;
+
+    async fn accept(&mut self) -> io::Result<(UnixStream, Peer)> {
+        let (stream, _) = UnixListener::accept(self).await?;
+        let credentials = stream.peer_cred()?;
+        Ok((stream, Peer::Unix(credentials)))
+    }
+}
+
+/// What answers requests, and refuses them while there are too many connections.
+pub trait Answer: Send + Sync + 'static {
+    /// The answer to a request.
+    fn answer(&self, peer: Peer, request: Request<Incoming>) -> impl Future<Output = Response> + Send;
+
+    /// The answer while every connection is taken.
+    fn refuse(&self, request: Request<Incoming>) -> Response;
+}
+
+/// Serves a listener until `stop`, then until the requests under way are answered.
+pub async fn serve<L: Listener, A: Answer>(mut listener: L, config: HttpConfig, app: Arc<A>, stop: CancellationToken) {
+    let places = Arc::new(Semaphore::new(config.connections.get()));
+    let refusals = Arc::new(Semaphore::new(REFUSALS));
+    let connections = TaskTracker::new();
+    loop {
+        let (stream, peer) = match stop.run_until_cancelled(listener.accept()).await {
+            None => break,
+            Some(Ok(accepted)) => accepted,
+            Some(Err(error)) => {
+                let gone = [io::ErrorKind::ConnectionAborted, io::ErrorKind::ConnectionReset];
+                if !gone.contains(&error.kind()) {
+                    warn!(error = chain(&error), "could not accept a connection");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+                continue;
+            }
+        };
+        let place = Arc::clone(&places).try_acquire_owned();
+        let full = place.is_err();
+        let Ok(place) = place.or_else(|_| Arc::clone(&refusals).try_acquire_owned()) else { continue };
+        let (app, stop) = (Arc::clone(&app), stop.clone());
+        let connection = async move {
+            let _place = place;
+            if let Err(error) = converse(stream, peer, full, config, app, stop).await {
+                debug!(%peer, error = chain(&error), "a connection failed");
+            }
+        };
+        connections.spawn(connection.in_current_span());
+    }
+    drop(listener);
+    connections.close();
+    connections.wait().await;
+}
+
+/// One connection, from its first byte to its last.
+async fn converse<S, A>(
+    stream: S,
+    peer: Peer,
+    full: bool,
+    config: HttpConfig,
+    app: Arc<A>,
+    stop: CancellationToken,
+) -> hyper::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    A: Answer,
+{
+    let phase = Phase::new();
+    let wire = Wire::new(stream, Arc::clone(&phase), config.request_timeout, config.idle_timeout);
+    let service = service_fn(move |request| {
+        let (app, under_way) = (Arc::clone(&app), phase.begin());
+        async move {
+            let mut response = if full { app.refuse(request) } else { app.answer(peer, request).await };
+            if full {
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(under_way.until_the_end_of(response))
+        }
+    });
+    let mut connection = pin!(
+        http1::Builder::new()
+            .max_header_size(MAX_HEAD)
+            .max_buf_size(2 * MAX_HEAD)
+            .serve_connection(TokioIo::new(wire), service)
+    );
+    match stop.run_until_cancelled(connection.as_mut()).await {
+        Some(ended) => ended,
+        None => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    }
+}
