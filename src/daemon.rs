@@ -4,7 +4,8 @@
 //! | --- | --- | --- |
 //! | `netlink` | the kernel's link messages | `Snapshot<Links>` |
 //! | `ovsdb` | Open vSwitch's changes of its database | `Snapshot<Ports>` |
-//! | `libvirt` (per hypervisor) | libvirt's events, doubtful instances | `Snapshot<Domains>` |
+//! | `rereads` | instances that callers ask for | batches of them |
+//! | `libvirt` (per hypervisor) | libvirt's events, doubtful instances, those asked for | `Snapshot<Domains>` |
 //! | `inventory` | all snapshots | `Arc<Inventory>`, doubtful instances |
 //! | `cache` | domains, ports | the file for the next start |
 //! | `counters` | questions from `http` | counters from the kernel |
@@ -32,7 +33,8 @@ use crate::{
     http::{self, App, requests::Front, serve::serve},
     inventory::{self, HypervisorSource, Inventory, Sources},
     source::{
-        Snapshot, SyncState, chain, libvirt,
+        Snapshot, SyncState, chain,
+        libvirt::{self, reread::Rereads},
         netlink::{self, CounterReader},
         now, ovsdb,
     },
@@ -114,6 +116,8 @@ impl Daemon {
         tasks.spawn(named("ovsdb", until(stop, ovsdb::run(config.ovsdb, ports_tx))));
 
         let (doubtful_tx, doubtful) = watch::channel(libvirt::Doubts::new());
+        let (rereads, asked, gather_rereads) = Rereads::new();
+        tasks.spawn(named("rereads", until(stop, gather_rereads)));
         let mut hypervisors = Vec::new();
         for (uri, optional) in hypervisors_of(&config.libvirt) {
             let begin = records.hypervisors.remove(&uri).map(Snapshot::from).unwrap_or_default();
@@ -123,6 +127,7 @@ impl Daemon {
                 config: config.libvirt.clone(),
                 tx: domains_tx,
                 doubtful: doubtful.clone(),
+                rereads: asked.clone(),
             };
             tasks.spawn(named("libvirt", libvirt::run(source, stop.clone())));
             hypervisors.push(HypervisorSource { uri, optional, domains });
@@ -143,7 +148,7 @@ impl Daemon {
         let (counters, serve_counters) = CounterReader::new();
         tasks.spawn(named("counters", until(stop, serve_counters)));
 
-        let app = App { inventory: inventory.clone(), counters, epoch: now().as_millisecond() };
+        let app = App { inventory: inventory.clone(), counters, rereads, epoch: now().as_millisecond() };
         let front = Front::new(app, &config.http);
         tasks.spawn(named("http over TCP", serve(tcp, config.http, Arc::clone(&front), stop.clone())));
         tasks.spawn(named("http over the socket", serve(unix, config.http, front, stop.clone())));

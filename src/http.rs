@@ -20,7 +20,10 @@ use tokio::{
 };
 
 use self::compute::{fault::Fault, format::Format};
-use crate::{inventory::Inventory, source::netlink::CounterReader};
+use crate::{
+    inventory::Inventory,
+    source::{libvirt::reread::Rereads, netlink::CounterReader},
+};
 
 pub mod auth;
 pub mod compute;
@@ -36,6 +39,8 @@ pub struct App {
     pub inventory: watch::Receiver<Arc<Inventory>>,
     /// The links' counters, on demand.
     pub counters: CounterReader,
+    /// Asks for instances to be read again.
+    pub rereads: Rereads,
     /// Distinguishes this run of the daemon from others in `ETag`s: its start, in milliseconds since 1970.
     pub epoch: i64,
 }

@@ -31,6 +31,7 @@
 //! | [`source::libvirt`] | a hypervisor's domains: a session for each connection, whose calls are made by threads |
 //! | [`source::libvirt::domain`] | the pure decoding of domain XML |
 //! | [`source::libvirt::events`] | libvirt's C callbacks: the only `unsafe` code |
+//! | [`source::libvirt::reread`] | instances that somebody asks to be read again |
 //! | [`source::netlink`] | the kernel's links: following and listing them |
 //! | [`source::netlink::link`] | the pure decoding of link messages, and replaying them |
 //! | [`source::ovsdb`] | the Open vSwitch database: following it, where there is one |

@@ -179,6 +179,9 @@ impl Ask {
         if is_being_built(instance) {
             return Err(Fault::build_in_progress());
         }
+        if self.method == Method::POST {
+            self.app.rereads.ask(instance.uuid);
+        }
         let staleness = inventory.staleness(instance);
         let etag = format!("\"{:x}-{:x}\"", self.app.epoch, instance.revision);
         let matches = self.headers.get(header::IF_NONE_MATCH).is_some_and(|value| etag_matches(value, &etag));

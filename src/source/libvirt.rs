@@ -41,6 +41,7 @@ use crate::config::LibvirtConfig;
 
 pub mod domain;
 pub mod events;
+pub mod reread;
 mod worker;
 
 /// The domains of one hypervisor.
@@ -115,6 +116,8 @@ pub struct Source {
     pub tx: watch::Sender<Snapshot<Domains>>,
     /// Domains, of any hypervisor, that the kernel contradicts: they are read again.
     pub doubtful: watch::Receiver<Doubts>,
+    /// Instances, of any hypervisor, that somebody asks to be read again.
+    pub rereads: watch::Receiver<reread::Asked>,
 }
 
 /// Follows one hypervisor until `shutdown`.
@@ -155,6 +158,7 @@ async fn session(source: &mut Source, workers: &Arc<Semaphore>) -> Result<Infall
     events::start_loop().map_err(SessionError::EventLoop)?;
     let (wakes, mut wakes_rx) = mpsc::unbounded_channel();
     let doubts = pass_on_doubts(&source.tx, &mut source.doubtful, &wakes);
+    let rereads = pass_on_rereads(&source.tx, &mut source.rereads, &wakes);
     let (reports, reports_rx) = mpsc::unbounded_channel();
     // Waits only while every worker hangs in libvirt.
     let permit = Arc::clone(workers).acquire_owned().await.expect("the semaphore is never closed");
@@ -180,6 +184,7 @@ async fn session(source: &mut Source, workers: &Arc<Semaphore>) -> Result<Infall
     tokio::select! {
         result = session.follow(reports_rx, &mut wakes_rx) => result,
         never = doubts => match never {},
+        never = rereads => match never {},
     }
 }
 
@@ -205,7 +210,7 @@ struct Session<'a> {
     domains: Domains,
     /// The domains that events have named. However often one was named, it is read once.
     urgent: BTreeSet<Uuid>,
-    /// The domains that a listing has named: read when nothing is urgent.
+    /// The domains that a listing or a caller has named: read when nothing is urgent.
     queue: BTreeSet<Uuid>,
     asked: Asked,
     /// When the worker was last asked or heard of: the answers to one question come one by one.
@@ -231,6 +236,7 @@ impl Session<'_> {
                 Some(wake) = wakes.recv() => {
                     match wake {
                         Wake::Domain(uuid) => self.urgent.insert(uuid),
+                        Wake::Asked(uuid) => self.queue.insert(uuid),
                         Wake::Leaving(uuid) => self.leaving.insert(uuid) && self.urgent.insert(uuid),
                         Wake::Closed(reason) => return Err(SessionError::Closed(reason)),
                     };
@@ -448,6 +454,22 @@ async fn pass_on_doubts(
             }
         }
     }
+}
+
+/// Wakes the session for each domain that somebody asks for.
+async fn pass_on_rereads(
+    tx: &watch::Sender<Snapshot<Domains>>,
+    rereads: &mut watch::Receiver<reread::Asked>,
+    wakes: &UnboundedSender<Wake>,
+) -> Infallible {
+    while rereads.changed().await.is_ok() {
+        let asked = Arc::clone(&rereads.borrow_and_update());
+        let known = &tx.borrow().data.known;
+        for uuid in asked.iter().filter(|uuid| known.contains_key(uuid)) {
+            let _ = wakes.send(Wake::Asked(*uuid));
+        }
+    }
+    std::future::pending().await
 }
 
 /// The worker whose connection has the events.

@@ -7,6 +7,7 @@
 //! * `guests` runs guests on a private hypervisor and compares every answer with what libvirt and `ip` say;
 //! * `kinds` does so for each kind of interface, and each record is compared whole;
 //! * `ovsdb` does so with a real Open vSwitch;
+//! * `reread` asks for an instance to be read again;
 //! * `chaos` does what comes, at random, with faults, and compares every answer after each step.
 //!
 //! All but the first three need root and are ignored without it; `make test` runs everything.
@@ -21,4 +22,5 @@ mod kinds;
 mod libvirt;
 mod netlink;
 mod ovsdb;
+mod reread;
 mod support;

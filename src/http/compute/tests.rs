@@ -6,7 +6,7 @@ use tower::{Layer, ServiceExt, util::MapRequestLayer};
 use super::*;
 use crate::{
     inventory::testing::{PORT, WEB, bridged, joined, link, nova, stale, view},
-    source::{Snapshot, netlink::CounterReader},
+    source::{Snapshot, libvirt::reread::Rereads, netlink::CounterReader},
 };
 
 const MAC: &str = "fa:16:3e:00:00:01";
@@ -17,7 +17,8 @@ fn inventory() -> Inventory {
 
 async fn ask(inventory: Inventory, request: Request) -> Response {
     let (counters, _) = CounterReader::new();
-    let app = App { inventory: watch::channel(Arc::new(inventory)).1, counters, epoch: 1 };
+    let (rereads, ..) = Rereads::new();
+    let app = App { inventory: watch::channel(Arc::new(inventory)).1, counters, rereads, epoch: 1 };
     MapRequestLayer::new(take_suffix).layer(super::super::router(app)).oneshot(request).await.unwrap()
 }
 

@@ -24,6 +24,8 @@ use virt_sys as sys;
 pub enum Wake {
     /// Something about this domain changed.
     Domain(Uuid),
+    /// Somebody asks for this domain to be read again. That can wait until those are read that changed.
+    Asked(Uuid),
     /// This domain is leaving for another host.
     Leaving(Uuid),
     /// The connection is gone, and why.
