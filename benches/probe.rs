@@ -126,7 +126,7 @@ fn hot_plugs(socket: &str, count: u32, uri: &str) -> Result<()> {
             let (arrived, read, visible) = thread::scope(|scope| {
                 let attaching = scope.spawn(|| domain.attach_device(&xml));
                 let other = scope.spawn(|| {
-                    let arrived = arrival(&mut events, |wake| *wake == Wake::Domain(uuid))?;
+                    let arrived = arrival(&mut events, |wake| *wake == Wake::Description(uuid))?;
                     ensure!(seen.get_xml_desc(0)?.contains(&mac), "the domain has no {mac} yet");
                     Ok((arrived, Instant::now()))
                 });

@@ -8,7 +8,7 @@
 //!
 //! The calls, all of them read-only and none of them waiting for a job: `virConnectOpenReadOnly`,
 //! `virConnectSetKeepAlive`, the event registrations, `virConnectListAllDomains`, `virDomainLookupByUUID`,
-//! `virDomainGetState`, `virDomainGetXMLDesc`, `virDomainGetJobInfo` (of a domain that is migrating), `virConnectClose`.
+//! `virDomainGetXMLDesc`, `virDomainGetState`, `virDomainGetJobInfo` (of a domain that is migrating), `virConnectClose`.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -34,7 +34,7 @@ use uuid::Uuid;
 use self::{
     domain::{Domain, Migration},
     events::Wake,
-    worker::{Job, ReadError, Report, Worker},
+    worker::{Job, ReadError, Reading, Report, Worker},
 };
 use super::{Backoff, Snapshot, chain, now};
 use crate::config::LibvirtConfig;
@@ -173,7 +173,7 @@ async fn session(source: &mut Source, workers: &Arc<Semaphore>) -> Result<Infall
         left_behind: Vec::new(),
         reports,
         domains: Domains::clone(&source.tx.borrow().data),
-        urgent: BTreeSet::new(),
+        urgent: BTreeMap::new(),
         queue: BTreeSet::new(),
         asked: Asked::Open,
         heard: Instant::now(),
@@ -197,6 +197,13 @@ enum Asked {
     Read(VecDeque<Uuid>),
 }
 
+/// What of a domain may have changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Changed {
+    Description,
+    Anything,
+}
+
 /// One connection to one hypervisor.
 struct Session<'a> {
     uri: &'a Arc<str>,
@@ -209,7 +216,7 @@ struct Session<'a> {
     reports: UnboundedSender<(u64, Report)>,
     domains: Domains,
     /// The domains that events have named. However often one was named, it is read once.
-    urgent: BTreeSet<Uuid>,
+    urgent: BTreeMap<Uuid, Changed>,
     /// The domains that a listing or a caller has named: read when nothing is urgent.
     queue: BTreeSet<Uuid>,
     asked: Asked,
@@ -235,11 +242,18 @@ impl Session<'_> {
                 biased;
                 Some(wake) = wakes.recv() => {
                     match wake {
-                        Wake::Domain(uuid) => self.urgent.insert(uuid),
-                        Wake::Asked(uuid) => self.queue.insert(uuid),
-                        Wake::Leaving(uuid) => self.leaving.insert(uuid) && self.urgent.insert(uuid),
+                        Wake::Domain(uuid) => self.read_soon(uuid, Changed::Anything),
+                        Wake::Description(uuid) => self.read_soon(uuid, Changed::Description),
+                        Wake::Asked(uuid) => {
+                            self.queue.insert(uuid);
+                        }
+                        Wake::Leaving(uuid) => {
+                            if self.leaving.insert(uuid) {
+                                self.read_soon(uuid, Changed::Anything);
+                            }
+                        }
                         Wake::Closed(reason) => return Err(SessionError::Closed(reason)),
-                    };
+                    }
                     // What else was named meanwhile goes into the same batch.
                     if !wakes.is_empty() {
                         continue;
@@ -250,6 +264,11 @@ impl Session<'_> {
             }
             self.ask_next();
         }
+    }
+
+    fn read_soon(&mut self, uuid: Uuid, changed: Changed) {
+        let known = self.urgent.entry(uuid).or_insert(changed);
+        *known = changed.max(*known);
     }
 
     /// When to act although nothing was heard.
@@ -265,8 +284,10 @@ impl Session<'_> {
     fn deadline_passed(&mut self) -> Result<(), SessionError> {
         let timeout = self.heard.elapsed();
         match std::mem::replace(&mut self.asked, Asked::Nothing) {
-            Asked::Nothing if Instant::now() < self.resync => self.urgent.extend(&self.leaving),
-            Asked::Nothing if self.stuck.is_empty() => self.ask(Asked::List),
+            Asked::Nothing if Instant::now() < self.resync => {
+                self.urgent.extend(self.leaving.iter().map(|uuid| (*uuid, Changed::Anything)));
+            }
+            Asked::Nothing if self.stuck.is_empty() => self.list(),
             // libvirt cannot list the domains while one of them is stuck: the listing takes the lock of each.
             Asked::Nothing => {
                 self.resync = Instant::now() + self.config.resync_interval;
@@ -284,33 +305,38 @@ impl Session<'_> {
         if !matches!(self.asked, Asked::Nothing) {
             return;
         }
-        let mut batch = VecDeque::new();
+        let mut batch = Vec::new();
         while batch.len() < BATCH
-            && let Some(uuid) = self.urgent.pop_first().or_else(|| self.queue.pop_first())
+            && let Some((uuid, changed)) =
+                self.urgent.pop_first().or_else(|| Some((self.queue.pop_first()?, Changed::Anything)))
         {
             // One that is stuck is read when its call returns.
             if !self.stuck.contains(&uuid) {
-                batch.push_back(uuid);
+                batch.push((uuid, self.reading(uuid, changed)));
             }
         }
         if !batch.is_empty() {
-            self.ask(Asked::Read(batch));
+            debug!(uri = &**self.uri, domains = batch.len(), "reading domains");
+            self.ask(Asked::Read(batch.iter().map(|(uuid, _)| *uuid).collect()), Job::Read(batch));
         }
     }
 
-    fn ask(&mut self, question: Asked) {
-        match &question {
-            Asked::List => {
-                self.resync = Instant::now() + self.config.resync_interval;
-                self.worker.give(Job::List);
-            }
-            Asked::Read(uuids) => {
-                debug!(uri = &**self.uri, domains = uuids.len(), "reading domains");
-                let leaving = |uuid: &Uuid| (*uuid, self.leaving.contains(uuid));
-                self.worker.give(Job::Read(uuids.iter().map(leaving).collect()));
-            }
-            Asked::Nothing | Asked::Open => {}
+    fn reading(&self, uuid: Uuid, changed: Changed) -> Reading {
+        let leaving = self.leaving.contains(&uuid);
+        let current = !leaving && !self.domains.unreadable.contains_key(&uuid);
+        match self.domains.known.get(&uuid) {
+            Some(known) if changed == Changed::Description && current => Reading::Description(Arc::clone(known)),
+            _ => Reading::Whole { leaving },
         }
+    }
+
+    fn list(&mut self) {
+        self.resync = Instant::now() + self.config.resync_interval;
+        self.ask(Asked::List, Job::List);
+    }
+
+    fn ask(&mut self, question: Asked, job: Job) {
+        self.worker.give(job);
         self.heard = Instant::now();
         self.asked = question;
     }
@@ -318,7 +344,7 @@ impl Session<'_> {
     fn take_in(&mut self, worker: u64, report: Report) -> Result<(), SessionError> {
         match report {
             Report::Failed(error) => return Err(error),
-            Report::Opened if worker == FIRST => self.ask(Asked::List),
+            Report::Opened if worker == FIRST => self.list(),
             Report::Opened => self.asked = Asked::Nothing,
             Report::Listed(listed) => {
                 let listed: BTreeSet<_> = listed.into_iter().collect();
@@ -344,7 +370,7 @@ impl Session<'_> {
                 self.left_behind.retain(|other| other.id != worker || other.id == FIRST);
                 if self.stuck.remove(&uuid) {
                     info!(uri = &**self.uri, domain.uuid = %uuid, "libvirt tells about the domain again");
-                    self.urgent.insert(uuid);
+                    self.read_soon(uuid, Changed::Anything);
                 }
             }
         }
@@ -357,14 +383,14 @@ impl Session<'_> {
         let (uri, reports) = (Arc::clone(self.uri), self.reports.clone());
         let next = Worker::open(self.worker.id + 1, uri, self.config, None, reports, permit)?;
         self.left_behind.push(std::mem::replace(&mut self.worker, next));
-        self.ask(Asked::Open);
+        (self.heard, self.asked) = (Instant::now(), Asked::Open);
         if let Some(uuid) = rest.pop_front() {
             let timeout = self.config.call_timeout;
             warn!(uri = &**self.uri, domain.uuid = %uuid, ?timeout, "libvirt does not answer about a domain");
             self.stuck.insert(uuid);
             self.mark_unreadable(uuid, &format!("libvirt does not answer about it (waited {timeout:?})"));
         }
-        self.urgent.extend(rest);
+        self.urgent.extend(rest.into_iter().map(|uuid| (uuid, Changed::Anything)));
         self.publish_when_whole();
         Ok(())
     }
@@ -426,7 +452,7 @@ async fn pass_on_doubts(
 ) -> Infallible {
     let wake = |uuid: &Uuid| {
         if tx.borrow().data.known.contains_key(uuid) {
-            let _ = wakes.send(Wake::Domain(*uuid));
+            let _ = wakes.send(Wake::Description(*uuid));
         }
     };
     let mut known = Doubts::new();
@@ -510,7 +536,7 @@ mod tests {
         };
         let mut woken_within = async |seconds: u64| {
             time::sleep(Duration::from_secs(seconds)).await;
-            std::iter::from_fn(|| wakes.try_recv().ok()).filter(|wake| matches!(wake, Wake::Domain(WEB))).count()
+            std::iter::from_fn(|| wakes.try_recv().ok()).filter(|wake| matches!(wake, Wake::Description(WEB))).count()
         };
         doubt(&["tap0 is missing"]);
         // At once, and after 0.5, 1.5, 3.5, 7.5, … seconds.

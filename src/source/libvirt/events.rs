@@ -24,6 +24,8 @@ use virt_sys as sys;
 pub enum Wake {
     /// Something about this domain changed.
     Domain(Uuid),
+    /// The description of this domain changed, and not its state.
+    Description(Uuid),
     /// Somebody asks for this domain to be read again. That can wait until those are read that changed.
     Asked(Uuid),
     /// This domain is leaving for another host.
@@ -192,7 +194,7 @@ unsafe extern "C" fn on_device(
     opaque: *mut c_void,
 ) {
     // SAFETY: as in `on_lifecycle`.
-    unsafe { wake(domain, opaque, Wake::Domain) };
+    unsafe { wake(domain, opaque, Wake::Description) };
 }
 
 unsafe extern "C" fn on_metadata(
@@ -203,7 +205,7 @@ unsafe extern "C" fn on_metadata(
     opaque: *mut c_void,
 ) {
     // SAFETY: as in `on_lifecycle`.
-    unsafe { wake(domain, opaque, Wake::Domain) };
+    unsafe { wake(domain, opaque, Wake::Description) };
 }
 
 unsafe extern "C" fn on_migration(

@@ -2,6 +2,7 @@
 //! so a worker only calls and reports, and whoever waits for its reports can go on without it.
 
 use std::{
+    collections::HashMap,
     sync::{Arc, mpsc},
     thread,
 };
@@ -28,6 +29,8 @@ struct Connection {
     // Dropped before the connection is closed.
     _subscription: Option<Subscription>,
     connect: Connect,
+    /// What libvirt calls the domains by, which saves looking each of them up again.
+    handles: HashMap<Uuid, Handle>,
 }
 
 /// What a worker can be asked to do.
@@ -35,8 +38,20 @@ struct Connection {
 pub(super) enum Job {
     /// Tell which domains there are.
     List,
-    /// Read these domains, each with a report of its own; with whether it may be leaving for another host.
-    Read(Vec<(Uuid, bool)>),
+    /// Read these domains, each with a report of its own.
+    Read(Vec<(Uuid, Reading)>),
+}
+
+/// What of a domain is to be read.
+#[derive(Debug)]
+pub(super) enum Reading {
+    /// Everything; with whether it may be leaving for another host.
+    Whole { leaving: bool },
+    /// Its description; all else is as it was known before.
+    ///
+    /// One call alone: when libvirt has told of a device, it soon takes the domain's lock to write its state to the disk,
+    /// and often only the first call comes before that.
+    Description(Arc<Domain>),
 }
 
 /// What a worker has found out.
@@ -123,10 +138,11 @@ impl Connection {
         }
         let subscription = wakes.map(|wakes| Subscription::new(open, wakes)).transpose();
         let subscription = subscription.map_err(|e| SessionError::Subscribe(e.into()))?;
-        Ok(Self { _subscription: subscription, connect: connect.0.take().expect("it was just there") })
+        let connect = connect.0.take().expect("it was just there");
+        Ok(Self { _subscription: subscription, connect, handles: HashMap::new() })
     }
 
-    fn work(self, jobs: mpsc::Receiver<Job>, report: impl Fn(Report)) {
+    fn work(mut self, jobs: mpsc::Receiver<Job>, report: impl Fn(Report)) {
         for job in jobs {
             match job {
                 Job::List => report(match self.list() {
@@ -134,8 +150,8 @@ impl Connection {
                     Err(error) => Report::Failed(SessionError::List(error)),
                 }),
                 Job::Read(domains) => {
-                    for (uuid, leaving) in domains {
-                        let read = self.read(uuid, leaving);
+                    for (uuid, reading) in domains {
+                        let read = self.read(uuid, &reading);
                         if read.is_err() && self.is_dead() {
                             return report(Report::Failed(SessionError::Closed("it was dead when a call failed")));
                         }
@@ -151,22 +167,49 @@ impl Connection {
         matches!(self.connect.is_alive(), Ok(false))
     }
 
-    fn list(&self) -> Result<Vec<Uuid>, LibvirtError> {
+    fn list(&mut self) -> Result<Vec<Uuid>, LibvirtError> {
         let handles = self.connect.list_all_domains(0)?;
-        Ok(handles.iter().filter_map(|handle| handle.get_uuid().ok()).collect())
+        self.handles = handles.into_iter().filter_map(|handle| Some((handle.get_uuid().ok()?, handle))).collect();
+        Ok(self.handles.keys().copied().collect())
     }
 
-    fn read(&self, uuid: Uuid, leaving: bool) -> Result<Arc<Domain>, ReadError> {
-        let call = |error: virt::error::Error| ReadError::Call(error.into());
+    fn read(&mut self, uuid: Uuid, reading: &Reading) -> Result<Arc<Domain>, ReadError> {
+        if let Some(handle) = self.handles.remove(&uuid)
+            && let Ok(domain) = read(&handle, reading)
+        {
+            self.handles.insert(uuid, handle);
+            return Ok(domain);
+        }
         let handle = Handle::lookup_by_uuid(&self.connect, uuid).map_err(call)?;
-        let (state, reason) = handle.get_state().map_err(call)?;
-        let xml = handle.get_xml_desc(0).map_err(call)?;
-        let state = DomainState::from_libvirt(state, reason);
-        let paused_by_migration = state == DomainState::Paused && reason == PAUSED_MIGRATION;
-        let migration = if leaving || paused_by_migration { migration(&handle, paused_by_migration) } else { None };
-        let domain = Domain::decode(&xml, state).map_err(ReadError::Decode)?;
-        Ok(Arc::new(Domain { migration, ..domain }))
+        let domain = read(&handle, reading)?;
+        self.handles.insert(uuid, handle);
+        Ok(domain)
     }
+}
+
+fn read(handle: &Handle, reading: &Reading) -> Result<Arc<Domain>, ReadError> {
+    let xml = handle.get_xml_desc(0).map_err(call)?;
+    let leaving = match reading {
+        Reading::Whole { leaving } => *leaving,
+        Reading::Description(known) => {
+            let domain = Domain::decode(&xml, known.state).map_err(ReadError::Decode)?;
+            // Else it was started or has ended meanwhile.
+            if domain.id == known.id {
+                return Ok(Arc::new(Domain { migration: known.migration, ..domain }));
+            }
+            false
+        }
+    };
+    let (state, reason) = handle.get_state().map_err(call)?;
+    let state = DomainState::from_libvirt(state, reason);
+    let paused_by_migration = state == DomainState::Paused && reason == PAUSED_MIGRATION;
+    let migration = if leaving || paused_by_migration { migration(handle, paused_by_migration) } else { None };
+    let domain = Domain::decode(&xml, state).map_err(ReadError::Decode)?;
+    Ok(Arc::new(Domain { migration, ..domain }))
+}
+
+fn call(error: virt::error::Error) -> ReadError {
+    ReadError::Call(error.into())
 }
 
 /// Which way a domain is migrating. libvirt tells of the job at the source alone, and there for as long as it lasts.
