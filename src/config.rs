@@ -3,8 +3,7 @@
 //! Values are parsed into what they mean while the file is read, so that every error names line and key.
 
 use std::{
-    fmt, fs, io,
-    net::SocketAddr,
+    fs, io,
     path::{Path, PathBuf},
     str::FromStr,
     time::Duration,
@@ -13,8 +12,12 @@ use std::{
 use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
 
-pub use self::template::NameTemplate;
+pub use self::{
+    tcp::{KeystoneConfig, KeystoneUrl, ProxyName, TcpConfig, TlsConfig, TlsVersion},
+    template::NameTemplate,
+};
 
+mod tcp;
 mod template;
 
 /// Where the file is looked for when `--config` does not name one. It may be absent there.
@@ -24,12 +27,13 @@ pub const DEFAULT_PATH: &str = "/etc/vifd/vifd.toml";
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Where to serve HTTP over TCP. Default `127.0.0.1:9774`. Loopback only, until callers can be told apart.
-    pub listen: LoopbackAddr,
     /// Where to serve HTTP over a Unix socket. Default `/run/vifd/vifd.sock`.
     pub socket: PathBuf,
     /// The permissions of that socket, as an octal string. Default `"0660"`: root and the socket's group.
     pub socket_mode: FileMode,
+    /// The group of that socket, by name or number: its members are administrators of what is served. Default: the
+    /// group as which vifd runs.
+    pub socket_group: Option<Group>,
     /// Where the records are kept for the next start; an empty string keeps none. Default `/var/lib/vifd/cache`.
     pub cache: PathBuf,
     /// How the cloud names its domains, for callers that know an instance by its integer id.
@@ -39,6 +43,8 @@ pub struct Config {
     pub worker_threads: WorkerThreads,
     /// What to log, as `tracing` directives such as `info` or `vifd::source=debug`. Default `info`.
     pub log: LogFilter,
+    /// HTTP over TCP, and who may ask there. Default: none.
+    pub tcp: Option<TcpConfig>,
     /// Connections and requests.
     pub http: HttpConfig,
     /// The hypervisors.
@@ -125,13 +131,14 @@ pub struct OvsdbConfig {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            listen: LoopbackAddr(SocketAddr::from(([127, 0, 0, 1], 9774))),
             socket: PathBuf::from(DEFAULT_SOCKET),
             socket_mode: FileMode(0o660),
+            socket_group: None,
             cache: PathBuf::from("/var/lib/vifd/cache"),
             instance_name_template: NameTemplate::default(),
             worker_threads: WorkerThreads(2),
             log: LogFilter("info".to_owned()),
+            tcp: None,
             http: HttpConfig::default(),
             libvirt: LibvirtConfig::default(),
             netlink: NetlinkConfig::default(),
@@ -232,33 +239,6 @@ impl Config {
     }
 }
 
-/// A TCP address on loopback.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "SocketAddr")]
-pub struct LoopbackAddr(SocketAddr);
-
-impl LoopbackAddr {
-    /// The address.
-    #[must_use]
-    pub fn get(self) -> SocketAddr {
-        self.0
-    }
-}
-
-impl TryFrom<SocketAddr> for LoopbackAddr {
-    type Error = String;
-
-    fn try_from(addr: SocketAddr) -> Result<Self, Self::Error> {
-        if addr.ip().is_loopback() {
-            Ok(Self(addr))
-        } else {
-            Err(format!(
-                "listen: {addr} is not a loopback address; callers from the network cannot be authenticated yet"
-            ))
-        }
-    }
-}
-
 /// The permission bits of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
@@ -279,6 +259,34 @@ impl TryFrom<String> for FileMode {
         match u32::from_str_radix(&text, 8) {
             Ok(mode) if mode <= 0o777 => Ok(Self(mode)),
             _ => Err(format!("{text:?} is not a file mode such as \"0660\"")),
+        }
+    }
+}
+
+/// A group of this host, which exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Group(u32);
+
+impl Group {
+    /// Its number.
+    #[must_use]
+    pub fn id(self) -> u32 {
+        self.0
+    }
+}
+
+impl TryFrom<String> for Group {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        if let Ok(id) = text.parse() {
+            return Ok(Self(id));
+        }
+        match nix::unistd::Group::from_name(&text) {
+            Ok(Some(group)) => Ok(Self(group.gid.as_raw())),
+            Ok(None) => Err(format!("there is no group {text:?}")),
+            Err(error) => Err(format!("could not look for the group {text:?}: {error}")),
         }
     }
 }
@@ -357,12 +365,6 @@ impl TryFrom<String> for LogFilter {
     }
 }
 
-impl fmt::Display for LoopbackAddr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -374,7 +376,7 @@ mod tests {
     #[test]
     fn an_empty_file_is_the_defaults() {
         let config = Config::parse(Path::new("x"), "").unwrap();
-        assert_eq!(config.listen.to_string(), "127.0.0.1:9774");
+        assert!(config.tcp.is_none());
         assert_eq!(config.socket_mode.bits(), 0o660);
     }
 
@@ -387,7 +389,10 @@ mod tests {
             .fold(String::new(), |text, line| text + line + "\n");
         let config = Config::parse(Path::new("packaging/vifd.toml"), &uncommented).unwrap();
         let with_uris = |mut config: Config| {
-            config.libvirt.uris = None;
+            assert!(config.libvirt.uris.take().is_none_or(|uris| uris.len() == 2));
+            // No default, but an example that means something.
+            assert!(config.tcp.take().is_none_or(|tcp| tcp.tls.is_some() && tcp.keystone.is_some()));
+            config.socket_group = None;
             format!("{config:?}")
         };
         assert_eq!(with_uris(config), with_uris(Config::default()));
@@ -395,10 +400,13 @@ mod tests {
 
     #[test]
     fn errors_name_file_line_and_key() {
-        let text = error("listen = '127.0.0.1:1'\n[libvirt]\nresync_intervall = '5m'\n");
+        let text = error("socket = '/x'\n[libvirt]\nresync_intervall = '5m'\n");
         assert!(text.starts_with("vifd.toml:3: ") && text.contains("resync_intervall"), "{text}");
-        let text = error("\n\nlisten = '0.0.0.0:9774'\n");
-        assert!(text.starts_with("vifd.toml:3: ") && text.contains("listen") && text.contains("loopback"), "{text}");
+        let text = error("\n[tcp]\nlisten = '0.0.0.0:9774'\nanyone_on_loopback_is_admin = true\n");
+        assert!(text.starts_with("vifd.toml:2: ") && text.contains("not a loopback address"), "{text}");
+        let text = error("[tcp]\nlisten = '0.0.0.0:9774'\nproxies = [\n'*.example.org']\n");
+        assert!(text.starts_with("vifd.toml:3: ") || text.starts_with("vifd.toml:4: "), "{text}");
+        assert!(text.contains("*.example.org"), "{text}");
         let text = error("[netlink]\nreceive_buffer = 'big'\n");
         assert!(text.starts_with("vifd.toml:2: ") && text.contains("receive_buffer"), "{text}");
         let text = error("[libvirt]\ncall_timeout = '5 parsecs'\n");
@@ -416,6 +424,7 @@ mod tests {
             "log = 'vifd=loud'",
             "socket_mode = '9'",
             "socket_mode = '1777'",
+            "socket_group = 'no such group'",
             "instance_name_template = 'x'",
         ] {
             assert!(Config::parse(Path::new("x"), text).is_err(), "{text}");

@@ -9,12 +9,13 @@
 //! | `inventory` | all snapshots | `Arc<Inventory>`, doubtful instances |
 //! | `cache` | domains, ports | the file for the next start |
 //! | `counters` | questions from `http` | counters from the kernel |
-//! | `http` (TCP, Unix socket) | requests | answers from the inventory |
+//! | `http` (Unix socket, TCP or TLS) | requests | answers from the inventory |
+//! | `reload` | SIGHUP, changed files | TLS certificates |
 //! | `systemd` | the inventory | `READY=1`, `STATUS=` |
 //!
 //! No task ends before the shutdown; one that does is a bug, and stops the daemon so that systemd starts a fresh one.
 
-use std::{convert::Infallible, fs, io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{convert::Infallible, fs, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow};
 use sd_notify::NotifyState;
@@ -29,8 +30,14 @@ use tracing::{Instrument, debug, info, info_span, warn};
 
 use crate::{
     cache::{self, Records},
-    config::{Config, LibvirtConfig},
-    http::{self, App, requests::Front, serve::serve},
+    config::{Config, Group, LibvirtConfig},
+    http::{
+        self, App,
+        auth::Authenticator,
+        requests::Front,
+        serve::{TlsListener, serve},
+        tls::{self, Reload, Tls},
+    },
     inventory::{self, HypervisorSource, Inventory, Sources},
     source::{
         Snapshot, SyncState, chain,
@@ -49,32 +56,40 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Daemon {
     config: Config,
-    tcp: TcpListener,
     unix: UnixListener,
+    tcp: Option<TcpListener>,
+    tls: Option<Tls>,
+    reload: Reload,
+    auth: Arc<Authenticator>,
 }
 
 impl Daemon {
-    /// Binds the listeners.
+    /// Binds the listeners and reads certificates.
     ///
     /// # Errors
-    /// An address is taken or not ours to bind.
+    /// An address is taken or not ours to bind, or a file cannot be used.
     pub async fn bind(config: Config) -> anyhow::Result<Self> {
-        let address = config.listen.get();
-        let tcp = TcpListener::bind(address).await.with_context(|| format!("could not listen on {address}"))?;
+        let tcp_config = config.tcp.as_ref();
+        let tls = tcp_config.and_then(|tcp| Some((tcp.tls.as_ref()?, &*tcp.proxies)));
+        let (tls, reload) = tls::open(tls, config.http.request_timeout)?;
+        let tcp = match tcp_config.map(|tcp| tcp.listen) {
+            Some(address) => {
+                let bound = TcpListener::bind(address).await;
+                Some(bound.with_context(|| format!("could not listen on {address}"))?)
+            }
+            None => None,
+        };
         let path = &config.socket;
-        let unix = http::bind_unix(path, config.socket_mode.bits())
+        let (unix, admins) = http::bind_unix(path, config.socket_mode.bits(), config.socket_group.map(Group::id))
             .await
             .with_context(|| format!("could not listen on {}", path.display()))?;
-        info!(listen = %tcp.local_addr()?, socket = %path.display(), "serving HTTP; over TCP on loopback only");
-        Ok(Self { config, tcp, unix })
-    }
-
-    /// The TCP address that is served, with the port that was given where the configuration asks for any (0).
-    ///
-    /// # Errors
-    /// The socket is broken.
-    pub fn tcp_address(&self) -> io::Result<SocketAddr> {
-        self.tcp.local_addr()
+        let auth = Arc::new(Authenticator::new(admins, tcp_config)?);
+        info!(socket = %path.display(), "serving HTTP");
+        if let (Some(tcp), Some(config)) = (&tcp, tcp_config) {
+            let anyone = config.anyone_on_loopback_is_admin;
+            info!(listen = %tcp.local_addr()?, tls = tls.is_some(), anyone, "serving HTTP over TCP");
+        }
+        Ok(Self { config, unix, tcp, tls, reload, auth })
     }
 
     /// Serves until `shutdown` completes.
@@ -105,7 +120,7 @@ impl Daemon {
     }
 
     fn spawn(self, stop: &CancellationToken) -> JoinSet<&'static str> {
-        let Self { config, tcp, unix } = self;
+        let Self { config, unix, tcp, tls, reload, auth } = self;
         let mut tasks = JoinSet::new();
 
         let (links_tx, links) = watch::channel(Snapshot::default());
@@ -148,10 +163,21 @@ impl Daemon {
         let (counters, serve_counters) = CounterReader::new();
         tasks.spawn(named("counters", until(stop, serve_counters)));
 
-        let app = App { inventory: inventory.clone(), counters, rereads, epoch: now().as_millisecond() };
+        let epoch = now().as_millisecond();
+        let app = App { inventory: inventory.clone(), counters, rereads, epoch, auth };
         let front = Front::new(app, &config.http);
-        tasks.spawn(named("http over TCP", serve(tcp, config.http, Arc::clone(&front), stop.clone())));
+        match (tcp, tls) {
+            (Some(tcp), Some(tls)) => {
+                let listener = TlsListener { tcp, tls };
+                tasks.spawn(named("http over TLS", serve(listener, config.http, Arc::clone(&front), stop.clone())));
+            }
+            (Some(tcp), None) => {
+                tasks.spawn(named("http over TCP", serve(tcp, config.http, Arc::clone(&front), stop.clone())));
+            }
+            (None, _) => {}
+        }
         tasks.spawn(named("http over the socket", serve(unix, config.http, front, stop.clone())));
+        tasks.spawn(named("reload", until(stop, reload.run())));
         tasks.spawn(named("systemd", until(stop, tell_systemd(inventory))));
         tasks
     }

@@ -2,9 +2,13 @@
 //! Unix socket, always and only from the inventory.
 //!
 //! [`serve`] accepts connections, and [`requests`] has each request from its arrival to its line of the log; between
-//! them and the handlers, [`limits`] counts it.
+//! them and the handlers, [`auth`] finds out who asks, and [`limits`] counts it.
 
-use std::{os::unix::fs::PermissionsExt, path::Path, sync::Arc};
+use std::{
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::Path,
+    sync::Arc,
+};
 
 use axum::{
     Json, Router,
@@ -19,7 +23,10 @@ use tokio::{
     sync::watch,
 };
 
-use self::compute::{fault::Fault, format::Format};
+use self::{
+    auth::{Authenticator, peer::Admins},
+    compute::{fault::Fault, format::Format},
+};
 use crate::{
     inventory::Inventory,
     source::{libvirt::reread::Rereads, netlink::CounterReader},
@@ -31,6 +38,7 @@ pub mod host;
 pub mod limits;
 pub mod requests;
 pub mod serve;
+pub mod tls;
 
 /// What every handler needs.
 #[derive(Clone, Debug)]
@@ -43,6 +51,8 @@ pub struct App {
     pub rereads: Rereads,
     /// Distinguishes this run of the daemon from others in `ETag`s: its start, in milliseconds since 1970.
     pub epoch: i64,
+    /// Who asks.
+    pub auth: Arc<Authenticator>,
 }
 
 impl App {
@@ -66,16 +76,16 @@ async fn live() -> &'static str {
     "live\n"
 }
 
-/// Every source has been read at least once.
+/// Every source has been read at least once. It is said to anybody, so it says no more: `/host/v1/sync` does.
 async fn ready(State(app): State<App>) -> Response {
     let inventory = app.inventory();
     let ready = inventory.is_ready();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(json!({ "ready": ready, "sources": host::Sources::of(&inventory) }))).into_response()
+    (status, Json(json!({ "ready": ready }))).into_response()
 }
 
 /// In which shape the caller of a path expects a refusal.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Language {
     Compute(Format),
     Host,
@@ -98,17 +108,22 @@ impl Language {
     }
 }
 
-/// Binds the Unix socket, in place of one that a killed daemon left behind.
+/// Binds the Unix socket, in place of one that a killed daemon left behind. Its group, whose members may do everything
+/// that can be done here, is the daemon's own where none is given.
 ///
 /// # Errors
-/// Another process serves it, or its directory does not allow it.
-pub async fn bind_unix(path: &Path, mode: u32) -> std::io::Result<UnixListener> {
+/// Another process serves it, its directory does not allow it, or the group is not ours to give it to.
+pub async fn bind_unix(path: &Path, mode: u32, group: Option<u32>) -> std::io::Result<(UnixListener, Admins)> {
     match UnixStream::connect(path).await {
         Ok(_) => return Err(std::io::Error::new(std::io::ErrorKind::AddrInUse, "another process serves this socket")),
         Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => std::fs::remove_file(path)?,
         Err(_) => {}
     }
     let listener = UnixListener::bind(path)?;
+    if group.is_some() {
+        std::os::unix::fs::chown(path, None, group)?;
+    }
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
-    Ok(listener)
+    let group = std::fs::metadata(path)?.gid();
+    Ok((listener, Admins { own: rustix::process::geteuid().as_raw(), group }))
 }

@@ -39,6 +39,8 @@
 //! | [`inventory`] | the truth: instances with their VIFs and links, look-ups by everything, and the pure join |
 //! | [`cache`] | domains and ports on disk, for the first answers after a restart |
 //! | [`http`] | the Compute API ([`http::compute`]) and the host's own API ([`http::host`]) |
+//! | [`http::auth`] | who asks: by the socket, a proxy's word, Keystone; and what they may see |
+//! | [`http::tls`] | TLS, and certificates that change |
 //! | [`http::serve`] | connections: how many, how slow, and their end |
 //! | [`http::requests`], [`http::limits`] | what happens to every request before and after its handler; rate limits |
 //! | [`cli`] | `vifctl` |
@@ -53,8 +55,8 @@
 //!
 //! # Rules
 //!
-//! * Nothing on the request path calls libvirt, the kernel or another daemon. The one exception is the explicit question
-//!   for counters, which goes through a task of its own.
+//! * Nothing on the request path calls libvirt, the kernel or another daemon. Two exceptions: the explicit question for
+//!   counters, which goes through a task of its own, and a token that is not known yet, which Keystone must see.
 //! * libvirt is opened read-only, and only calls that wait for no job are made; [`source::libvirt`] lists them.
 //! * Input is data until it is parsed, and no input makes vifd panic. One bad domain or link costs a warning.
 

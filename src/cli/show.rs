@@ -200,7 +200,7 @@ fn match_sentence(found: &WhoMatch) -> String {
 
 /// `vifctl status`
 pub(super) fn status(answer: &Answer<Sync>) -> String {
-    let Sync { version, ready, instances, vifs, links, ovs_ports } = &answer.body;
+    let Sync { version, ready, instances, vifs, links, ovs_ports, dropped_identity_headers: dropped } = &answer.body;
     let ready = if *ready { "ready" } else { "not ready" };
     let text = format!(
         "vifd {}, {ready}: {instances} instances, {vifs} VIFs, {links} links{}; generation {}\n\n",
@@ -221,7 +221,11 @@ pub(super) fn status(answer: &Answer<Sync>) -> String {
         let since = since.map_or("-".to_owned(), |since| age(*since));
         table.add_row([&plain(name), state, &since, &plain(sync.reason().unwrap_or("-"))]);
     }
-    text + &lines(&table)
+    let dropped = match dropped {
+        0 => String::new(),
+        dropped => format!("\n{dropped} identity headers were dropped: who sent them is no named proxy\n"),
+    };
+    text + &lines(&table) + &dropped
 }
 
 /// What a reader must know about an answer that is not, or not wholly, current. Optional hypervisors that the host

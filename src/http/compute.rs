@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use self::{fault::Fault, format::Format};
-use super::App;
+use super::{App, auth::Identity};
 use crate::{
     inventory::{Instance, Inventory, NoDevice, Staleness, Vif},
     mac::MacAddr,
@@ -132,11 +132,14 @@ struct Ask {
     method: Method,
     headers: HeaderMap,
     path: PathParameters,
+    /// Nobody, where anybody may ask.
+    identity: Option<Identity>,
 }
 
-/// The variable parts of the paths. The project is for the API tier, which has checked it.
+/// The variable parts of the paths.
 #[derive(Default, Deserialize)]
 struct PathParameters {
+    project: Option<Box<str>>,
     #[serde(default)]
     id: Box<str>,
     #[serde(default)]
@@ -154,21 +157,33 @@ impl FromRequestParts<App> for Ask {
             method: parts.method.clone(),
             headers: std::mem::take(&mut parts.headers),
             path: path.map(|Path(path)| path).unwrap_or_default(),
+            identity: parts.extensions.remove(),
         })
     }
 }
 
 impl Ask {
     fn answer(self, answer: impl FnOnce(&Self) -> Result<Response, Fault>) -> Response {
-        let mut response = answer(&self).unwrap_or_else(|fault| fault.response(self.format));
+        let outcome = self.check_project().and_then(|()| answer(&self));
+        let mut response = outcome.unwrap_or_else(|fault| fault.response(self.format));
         response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
         response
+    }
+
+    /// The path may name the caller's own project only, whatever is there.
+    fn check_project(&self) -> Result<(), Fault> {
+        match &self.path.project {
+            Some(project) if !self.identity.as_ref().is_some_and(|identity| identity.may_name(project)) => {
+                Err(Fault::forbidden("The project of the path is not that of the caller."))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The list of the instance's virtual interfaces.
     fn interfaces(&self, current: StatusCode, stale: StatusCode) -> Result<Response, Fault> {
         let inventory = self.app.inventory();
-        let instance = match find(&inventory, &self.path.id) {
+        let instance = match find(&inventory, &self.path.id, self.identity.as_ref()) {
             Ok(instance) => instance,
             // Absence is a fact like any other: it may be out of date.
             Err(fault) => {
@@ -225,8 +240,9 @@ fn etag_matches(value: &HeaderValue, etag: &str) -> bool {
     tags.map(|tag| tag.strip_prefix("W/").unwrap_or(tag)).any(|tag| tag == etag || tag == "*")
 }
 
-/// The instance that `{id}` means: a UUID in any letter case, with or without hyphens, or the integer id.
-fn find<'a>(inventory: &'a Inventory, id: &str) -> Result<&'a Arc<Instance>, Fault> {
+/// The instance that `{id}` means: a UUID in any letter case, with or without hyphens, or the integer id. One that the
+/// caller may not see does not exist.
+fn find<'a>(inventory: &'a Inventory, id: &str, by: Option<&Identity>) -> Result<&'a Arc<Instance>, Fault> {
     let found = if id.bytes().all(|b| b.is_ascii_digit()) && id.len() != 32 {
         id.parse().ok().and_then(|number| inventory.instance_by_number(number))
     } else if matches!(id.len(), 32 | 36) {
@@ -234,7 +250,7 @@ fn find<'a>(inventory: &'a Inventory, id: &str) -> Result<&'a Arc<Instance>, Fau
     } else {
         None
     };
-    match found {
+    match found.filter(|instance| by.is_some_and(|identity| identity.may_see(instance))) {
         Some(instance) => Ok(instance),
         None if inventory.is_complete() => Err(Fault::not_found("Instance could not be found.")),
         None => Err(Fault::unavailable("Not every hypervisor of this host has been read yet.")),

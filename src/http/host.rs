@@ -202,6 +202,9 @@ pub struct Sync {
     pub links: usize,
     /// How many Open vSwitch ports.
     pub ovs_ports: usize,
+    /// How many identity headers were dropped since the start, because somebody sent them who is no named proxy.
+    #[serde(default)]
+    pub dropped_identity_headers: u64,
 }
 
 pub(super) fn router() -> Router<App> {
@@ -254,7 +257,7 @@ pub(super) fn refusal(fault: &Fault) -> Response {
     let code = status.canonical_reason().unwrap_or("error").to_ascii_lowercase().replace([' ', '-'], "_");
     let body = Json(json!({ "error": { "code": code, "message": fault.message() } }));
     let mut response = (status, body).into_response();
-    fault.tell_retry(response.headers_mut());
+    fault.tell(response.headers_mut());
     response
 }
 
@@ -391,6 +394,7 @@ async fn sync(State(app): State<App>) -> Reply<Sync> {
         vifs: inventory.vif_count(),
         links: inventory.links().len(),
         ovs_ports: inventory.ports().len(),
+        dropped_identity_headers: app.auth.dropped(),
     };
     reply(&inventory, body)
 }

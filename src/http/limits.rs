@@ -81,8 +81,8 @@ impl RateLimits {
 impl Origin {
     fn of(peer: &Peer) -> Self {
         match peer {
-            Peer::Unix(credentials) => Self::User(credentials.uid()),
-            Peer::Tcp(address) => match address.ip().to_canonical() {
+            Peer::Unix(credentials) => Self::User(credentials.uid),
+            Peer::Tcp { address, .. } => match address.ip().to_canonical() {
                 IpAddr::V6(ip) => Self::Address(Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX)).into()),
                 v4 @ IpAddr::V4(_) => Self::Address(v4),
             },
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     fn peer(address: &str) -> Peer {
-        Peer::Tcp(address.parse().unwrap())
+        Peer::Tcp { address: address.parse().unwrap(), proxy: None }
     }
 
     #[test]

@@ -21,7 +21,9 @@ use tracing::{Instrument, Span, debug, error, field, info, info_span};
 use uuid::Uuid;
 
 use super::{
-    App, Language, compute,
+    App, Language,
+    auth::{Authenticator, Identity, Refusal},
+    compute,
     compute::fault::Fault,
     limits::RateLimits,
     serve::{Answer, Peer},
@@ -35,6 +37,7 @@ const MAX_URI: usize = 8 << 10;
 #[derive(Debug)]
 pub struct Front {
     router: Router,
+    auth: Arc<Authenticator>,
     limits: RateLimits,
     request_timeout: Duration,
 }
@@ -44,15 +47,35 @@ impl Front {
     #[must_use]
     pub fn new(app: App, config: &HttpConfig) -> Arc<Self> {
         let limits = RateLimits::new(config.requests_per_project, config.requests_per_peer);
-        Arc::new(Self { router: super::router(app), limits, request_timeout: config.request_timeout })
+        let auth = Arc::clone(&app.auth);
+        Arc::new(Self { router: super::router(app), auth, limits, request_timeout: config.request_timeout })
+    }
+
+    fn fault(&self, refusal: Refusal) -> Fault {
+        match refusal {
+            Refusal::Unauthenticated => Fault::unauthorized(self.auth.challenge()),
+            Refusal::Forbidden => Fault::forbidden("Only root and the members of the socket's group may ask here."),
+            Refusal::Malformed(message) => Fault::bad_request(message),
+            Refusal::KeystoneDown => Fault::unavailable("The identity service cannot be asked."),
+        }
     }
 
     /// The order in which a request is looked at.
-    async fn route(&self, peer: Peer, request: Request) -> Result<Response, Fault> {
+    async fn route(&self, peer: &Peer, mut request: Request) -> Result<Response, Fault> {
         if request.uri().path_and_query().is_some_and(|path| path.as_str().len() > MAX_URI) {
             return Err(Fault::uri_too_long());
         }
-        self.limits.admit_peer(&peer).map_err(|over| Fault::over_rate_limit(over.wait))?;
+        self.limits.admit_peer(peer).map_err(|over| Fault::over_rate_limit(over.wait))?;
+        self.auth.identify(peer, &mut request).await.map_err(|refusal| self.fault(refusal))?;
+        if let Some(identity) = request.extensions().get::<Identity>() {
+            if Language::of_request(&request) == Language::Host && !identity.admin {
+                return Err(Fault::forbidden("This is for the administrators of this host."));
+            }
+            if let Some(project) = &identity.project {
+                Span::current().record("project", &**project);
+                self.limits.admit_project(project).map_err(|over| Fault::over_rate_limit(over.wait))?;
+            }
+        }
         Ok(self.router.clone().oneshot(request).await.unwrap_or_else(|never| match never {}))
     }
 }
@@ -65,10 +88,9 @@ impl Answer for Front {
         let span = ids.span(&peer);
         let mut request = compute::take_suffix(request.map(Body::new));
         let language = Language::of_request(&request);
-        request.extensions_mut().insert(peer);
         request.extensions_mut().insert(ids.clone());
 
-        let answering = AssertUnwindSafe(self.route(peer, request)).catch_unwind();
+        let answering = AssertUnwindSafe(self.route(&peer, request)).catch_unwind();
         let outcome = timeout(self.request_timeout, answering).instrument(span.clone()).await;
         let mut response = match outcome {
             Ok(Ok(Ok(response))) => response,

@@ -14,14 +14,16 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream, UnixListener, UnixStream, unix::UCred},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
     sync::Semaphore,
     time::sleep,
 };
+use tokio_rustls::server::TlsStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, debug, warn};
 
 use self::wire::{Phase, Wire};
+use super::{auth::peer::Credentials, tls::Tls};
 use crate::{config::HttpConfig, source::chain};
 
 mod wire;
@@ -34,51 +36,95 @@ const MAX_HEAD: usize = 32 << 10;
 /// How long to wait when the process has no descriptor left for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Who is at the other end of a connection, as far as the transport knows.
-#[derive(Clone, Copy, Debug)]
+/// Who is at the other end of a connection, as far as the connection itself tells.
+#[derive(Clone, Debug)]
 pub enum Peer {
-    /// A TCP address.
-    Tcp(SocketAddr),
-    /// A process, by the credentials with which it connected (`SO_PEERCRED`).
-    Unix(UCred),
+    /// Somebody who connected over TCP.
+    Tcp {
+        /// From where.
+        address: SocketAddr,
+        /// Which of the proxies that the configuration names, by its certificate.
+        proxy: Option<Arc<str>>,
+    },
+    /// A process of this host.
+    Unix(Arc<Credentials>),
 }
 
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tcp(address) => address.fmt(f),
-            Self::Unix(credentials) => write!(f, "uid {}", credentials.uid()),
+            Self::Tcp { address, proxy: None } => address.fmt(f),
+            Self::Tcp { address, proxy: Some(proxy) } => write!(f, "{proxy} at {address}"),
+            Self::Unix(credentials) => write!(f, "uid {}", credentials.uid),
         }
     }
 }
 
 /// Where connections come from.
 pub trait Listener: Send + 'static {
-    /// One of its connections.
+    /// One of its connections, as it arrives.
+    type Accepted: Send + 'static;
+    /// One of its connections, ready for HTTP.
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
     /// The next connection.
-    fn accept(&mut self) -> impl Future<Output = io::Result<(Self::Stream, Peer)>> + Send;
+    fn accept(&mut self) -> impl Future<Output = io::Result<Self::Accepted>> + Send;
+
+    /// Makes a connection ready. It may take its time: nobody else waits for it.
+    fn open(accepted: Self::Accepted) -> impl Future<Output = io::Result<(Self::Stream, Peer)>> + Send;
 }
 
 impl Listener for TcpListener {
+    type Accepted = (TcpStream, SocketAddr);
     type Stream = TcpStream;
 
-    async fn accept(&mut self) -> io::Result<(TcpStream, Peer)> {
+    async fn accept(&mut self) -> io::Result<Self::Accepted> {
         let (stream, address) = TcpListener::accept(self).await?;
         // Without it a small answer may wait for the acknowledgement of the one before.
         stream.set_nodelay(true)?;
-        Ok((stream, Peer::Tcp(address)))
+        Ok((stream, address))
+    }
+
+    async fn open((stream, address): Self::Accepted) -> io::Result<(TcpStream, Peer)> {
+        Ok((stream, Peer::Tcp { address, proxy: None }))
+    }
+}
+
+/// TLS over TCP.
+#[derive(Debug)]
+pub struct TlsListener {
+    /// Where connections come from.
+    pub tcp: TcpListener,
+    /// What they speak.
+    pub tls: Tls,
+}
+
+impl Listener for TlsListener {
+    type Accepted = (Tls, TcpStream, SocketAddr);
+    type Stream = TlsStream<TcpStream>;
+
+    async fn accept(&mut self) -> io::Result<Self::Accepted> {
+        let (stream, address) = Listener::accept(&mut self.tcp).await?;
+        Ok((self.tls.clone(), stream, address))
+    }
+
+    async fn open((tls, stream, address): Self::Accepted) -> io::Result<(Self::Stream, Peer)> {
+        let (stream, proxy) = tls.accept(stream).await?;
+        Ok((stream, Peer::Tcp { address, proxy }))
     }
 }
 
 impl Listener for UnixListener {
+    type Accepted = UnixStream;
     type Stream = UnixStream;
 
-    async fn accept(&mut self) -> io::Result<(UnixStream, Peer)> {
-        let (stream, _) = UnixListener::accept(self).await?;
-        let credentials = stream.peer_cred()?;
-        Ok((stream, Peer::Unix(credentials)))
+    async fn accept(&mut self) -> io::Result<UnixStream> {
+        Ok(UnixListener::accept(self).await?.0)
+    }
+
+    async fn open(stream: UnixStream) -> io::Result<(UnixStream, Peer)> {
+        let credentials = Credentials::of(stream.peer_cred()?);
+        Ok((stream, Peer::Unix(Arc::new(credentials))))
     }
 }
 
@@ -97,7 +143,7 @@ pub async fn serve<L: Listener, A: Answer>(mut listener: L, config: HttpConfig, 
     let refusals = Arc::new(Semaphore::new(REFUSALS));
     let connections = TaskTracker::new();
     loop {
-        let (stream, peer) = match stop.run_until_cancelled(listener.accept()).await {
+        let accepted = match stop.run_until_cancelled(listener.accept()).await {
             None => break,
             Some(Ok(accepted)) => accepted,
             Some(Err(error)) => {
@@ -115,8 +161,10 @@ pub async fn serve<L: Listener, A: Answer>(mut listener: L, config: HttpConfig, 
         let (app, stop) = (Arc::clone(&app), stop.clone());
         let connection = async move {
             let _place = place;
-            if let Err(error) = converse(stream, peer, full, config, app, stop).await {
-                debug!(%peer, error = chain(&error), "a connection failed");
+            match stop.run_until_cancelled(L::open(accepted)).await {
+                Some(Ok((stream, peer))) => converse(stream, peer, full, config, app, stop).await,
+                Some(Err(error)) => debug!(error = chain(&error), "a connection failed before its first request"),
+                None => {}
             }
         };
         connections.spawn(connection.in_current_span());
@@ -127,22 +175,16 @@ pub async fn serve<L: Listener, A: Answer>(mut listener: L, config: HttpConfig, 
 }
 
 /// One connection, from its first byte to its last.
-async fn converse<S, A>(
-    stream: S,
-    peer: Peer,
-    full: bool,
-    config: HttpConfig,
-    app: Arc<A>,
-    stop: CancellationToken,
-) -> hyper::Result<()>
+async fn converse<S, A>(stream: S, peer: Peer, full: bool, config: HttpConfig, app: Arc<A>, stop: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     A: Answer,
 {
     let phase = Phase::new();
     let wire = Wire::new(stream, Arc::clone(&phase), config.request_timeout, config.idle_timeout);
+    let asking = peer.clone();
     let service = service_fn(move |request| {
-        let (app, under_way) = (Arc::clone(&app), phase.begin());
+        let (app, peer, under_way) = (Arc::clone(&app), asking.clone(), phase.begin());
         async move {
             let mut response = if full { app.refuse(request) } else { app.answer(peer, request).await };
             if full {
@@ -157,11 +199,14 @@ where
             .max_buf_size(2 * MAX_HEAD)
             .serve_connection(TokioIo::new(wire), service)
     );
-    match stop.run_until_cancelled(connection.as_mut()).await {
+    let ended = match stop.run_until_cancelled(connection.as_mut()).await {
         Some(ended) => ended,
         None => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
+    };
+    if let Err(error) = ended {
+        debug!(%peer, error = chain(&error), "a connection failed");
     }
 }

@@ -31,10 +31,10 @@ fn check_config(text: &str) -> (Option<i32>, String) {
 #[test]
 fn a_bad_configuration_exits_78_and_names_file_line_and_key() {
     for (text, line, key) in [
-        ("listen = '127.0.0.1:0'\nsocket_mod = '0660'\n", 2, "socket_mod"),
+        ("cache = ''\nsocket_mod = '0660'\n", 2, "socket_mod"),
         ("[netlink]\n\nreceive_buffer = -1\n", 3, "receive_buffer"),
         ("log = 'vifd=chatty'\n", 1, "log"),
-        ("listen = '192.0.2.1:9774'\n", 1, "listen"),
+        ("[tcp]\nlisten = '192.0.2.1:9774'\n", 1, "nobody may ask"),
         ("[libvirt\n", 1, "[libvirt"),
     ] {
         let (status, said) = check_config(text);
@@ -142,7 +142,7 @@ fn requests_that_make_no_sense_do_no_harm() {
         assert!((400..500).contains(&status), "{method} {status}");
     }
     let bytes = output(Command::new("sh").arg("-c").arg(format!(
-        "head -c 100000 /dev/urandom | curl -s -o /dev/null -w '%{{http_code}}' --unix-socket {} -X POST \
+        "head -c 50000 /dev/urandom | curl -s -o /dev/null -w '%{{http_code}}' --unix-socket {} -X POST \
          -H 'content-type: application/xml' --data-binary @- http://x/v2.1/servers/1/virtual_interfaces",
         vifd.socket.display()
     )));

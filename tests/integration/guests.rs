@@ -461,13 +461,9 @@ fn the_tcp_listener_answers_as_the_socket_does() {
     let hypervisor = Hypervisor::start();
     hypervisor.create_guest(1, 1);
     let vifd = hypervisor.vifd("");
-    let log = vifd.log();
-    let address = log.split("listen=").nth(1).unwrap().split_whitespace().next().unwrap();
+    let address = vifd.tcp();
     let path = format!("/v2.1/servers/{}/virtual_interfaces", uuid(1));
     let over_tcp = hypervisor.run(&format!("curl -s -X POST http://{address}{path}"));
     assert_eq!(over_tcp, vifd.request("POST", &path, &[]).body);
-    assert!(
-        http::over_tcp(address.parse().unwrap(), "GET", "/live", &[]).is_none(),
-        "it is loopback of its own namespace"
-    );
+    assert!(http::over_tcp(address, "GET", "/live", &[]).is_none(), "it is loopback of its own namespace");
 }

@@ -22,6 +22,22 @@ impl Identity {
     }
 }
 
+/// The roles that make a user an administrator.
+#[derive(Clone, Debug)]
+pub struct AdminRoles(Box<[String]>);
+
+impl AdminRoles {
+    /// These, in any letter case, as Keystone compares them.
+    #[must_use]
+    pub fn new(names: &[String]) -> Self {
+        Self(names.into())
+    }
+
+    pub(super) fn include<'a>(&self, mut roles: impl Iterator<Item = &'a str>) -> bool {
+        roles.any(|role| self.0.iter().any(|admin| admin.eq_ignore_ascii_case(role)))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;

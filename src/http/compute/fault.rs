@@ -18,6 +18,7 @@ pub(in crate::http) struct Fault {
     name: &'static str,
     message: String,
     retry_after: Option<Duration>,
+    challenge: Option<HeaderValue>,
 }
 
 /// How long to stay away from a daemon that is about to know more, or to have room.
@@ -25,11 +26,21 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 impl Fault {
     fn new(status: StatusCode, name: &'static str, message: impl Into<String>) -> Self {
-        Self { status, name, message: message.into(), retry_after: None }
+        Self { status, name, message: message.into(), retry_after: None, challenge: None }
     }
 
     pub(in crate::http) fn bad_request(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "badRequest", message)
+    }
+
+    /// Who asks is not known; the challenge says how to become it.
+    pub(in crate::http) fn unauthorized(challenge: HeaderValue) -> Self {
+        let fault = Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "This takes credentials.");
+        Self { challenge: Some(challenge), ..fault }
+    }
+
+    pub(in crate::http) fn forbidden(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "forbidden", message)
     }
 
     pub(in crate::http) fn not_found(message: impl Into<String>) -> Self {
@@ -102,12 +113,15 @@ impl Fault {
 
     pub(in crate::http) fn response(self, format: Format) -> Response {
         let mut response = (self.status, format.body(&self)).into_response();
-        self.tell_retry(response.headers_mut());
+        self.tell(response.headers_mut());
         response
     }
 
-    /// `Retry-After`, in whole seconds, after which it is worth it.
-    pub(in crate::http) fn tell_retry(&self, headers: &mut HeaderMap) {
+    /// `Retry-After`, in whole seconds, after which it is worth it; `WWW-Authenticate`.
+    pub(in crate::http) fn tell(&self, headers: &mut HeaderMap) {
+        if let Some(challenge) = &self.challenge {
+            headers.insert(header::WWW_AUTHENTICATE, challenge.clone());
+        }
         if let Some(wait) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds(wait)));
         }

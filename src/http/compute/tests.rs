@@ -5,6 +5,7 @@ use tower::{Layer, ServiceExt, util::MapRequestLayer};
 
 use super::*;
 use crate::{
+    http::auth::{Authenticator, peer::Admins},
     inventory::testing::{PORT, WEB, bridged, joined, link, nova, stale, view},
     source::{Snapshot, libvirt::reread::Rereads, netlink::CounterReader},
 };
@@ -15,10 +16,12 @@ fn inventory() -> Inventory {
     joined(&view(&[nova(&bridged(MAC, "tapa756caef-c7", ""), &[PORT])], &[link(7, "tapa756caef-c7")]))
 }
 
-async fn ask(inventory: Inventory, request: Request) -> Response {
+async fn ask(inventory: Inventory, mut request: Request) -> Response {
     let (counters, _) = CounterReader::new();
     let (rereads, ..) = Rereads::new();
-    let app = App { inventory: watch::channel(Arc::new(inventory)).1, counters, rereads, epoch: 1 };
+    let auth = Authenticator::new(Admins { own: 0, group: 0 }, None).unwrap().into();
+    let app = App { inventory: watch::channel(Arc::new(inventory)).1, counters, rereads, epoch: 1, auth };
+    request.extensions_mut().get_or_insert_with(Identity::admin);
     MapRequestLayer::new(take_suffix).layer(super::super::router(app)).oneshot(request).await.unwrap()
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
 };
@@ -27,13 +28,12 @@ pub struct Vifd {
 
 impl Vifd {
     /// Starts the daemon by `command`, which runs [`VIFD`] one way or another, with its files in `dir` and `config` in
-    /// its configuration. TCP goes to any free port.
+    /// its configuration. TCP goes to any free port and is open to anyone, unless `config` has a `[tcp]` of its own.
     pub fn start(mut command: Command, dir: &Path, config: &str) -> Self {
         let (socket, log, file) = (dir.join("vifd.sock"), dir.join("vifd.log"), dir.join("vifd.toml"));
         let cache = dir.join("vifd.cache");
         let own = format!(
-            "listen = '127.0.0.1:0'
-socket = '{}'
+            "socket = '{}'
 cache = '{}'
 ",
             socket.display(),
@@ -47,7 +47,9 @@ socket = '{}'
 ",
             dir.join("run/openvswitch/db.sock").display()
         );
-        fs::write(&file, own + config + &ovsdb).unwrap();
+        let anyone = "\n[tcp]\nlisten = '127.0.0.1:0'\nanyone_on_loopback_is_admin = true\n";
+        let tcp = if config.contains("[tcp]") { "" } else { anyone };
+        fs::write(&file, own + config + tcp + &ovsdb).unwrap();
         command.args(["--log", "debug", "--config"]).arg(&file);
         let process =
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log).unwrap()).spawn().unwrap();
@@ -59,6 +61,13 @@ socket = '{}'
             http::over_unix(&vifd.socket, "GET", "/live", &[])
         });
         vifd
+    }
+
+    /// Where it serves TCP.
+    pub fn tcp(&self) -> SocketAddr {
+        let log = self.log();
+        let address = log.split("listen=").nth(1).and_then(|rest| rest.split_whitespace().next());
+        address.unwrap_or_else(|| panic!("it does not serve TCP:\n{log}")).parse().unwrap()
     }
 
     /// What it logged.
