@@ -109,16 +109,15 @@ fn renames(socket: &str, count: u32, instances: u32) -> Result<Vec<Duration>> {
 fn hot_plugs(socket: &str, count: u32, uri: &str) -> Result<()> {
     let mut client = Client::connect(socket)?;
     events::start_loop().map_err(anyhow::Error::msg)?;
-    let listener = Connect::open_read_only(Some(uri))?;
     let (wakes, mut wakes_rx) = unbounded_channel();
-    let _subscription = Subscription::new(&listener, &wakes)?;
+    let _subscription = Subscription::new(Connect::open_read_only(Some(uri))?, 0, &wakes)?;
     let mut events = timed(move || wakes_rx.blocking_recv().context("no more events"));
-    let actor = Connect::open(Some(uri))?;
+    let (actor, reader) = (Connect::open(Some(uri))?, Connect::open_read_only(Some(uri))?);
 
     let (mut times, mut others) = (Vec::new(), Vec::new());
     for (d, domain) in (0..).zip(actor.list_all_domains(0)?) {
         let uuid = domain.get_uuid()?;
-        let seen = Domain::lookup_by_uuid(&listener, uuid)?;
+        let seen = Domain::lookup_by_uuid(&reader, uuid)?;
         for n in 0..count {
             let mac = host::mac(d * count + n);
             let xml = format!("<interface type='bridge'><mac address='{mac}'/><source bridge='br0'/></interface>");

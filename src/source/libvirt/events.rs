@@ -14,7 +14,7 @@ use std::{
 };
 
 use tokio::sync::mpsc::UnboundedSender;
-use tracing::error;
+use tracing::{debug, error};
 use uuid::Uuid;
 use virt::{connect::Connect, error::Error};
 use virt_sys as sys;
@@ -61,10 +61,9 @@ fn run_loop() {
     }
 }
 
-/// The events of one connection, until it is dropped.
+/// A connection that carries events and nothing else, until it is dropped.
 #[derive(Debug)]
 pub struct Subscription {
-    /// A reference of its own, so that the connection outlives its callbacks.
     connect: Connect,
     callbacks: Vec<c_int>,
     close_callback: bool,
@@ -75,14 +74,19 @@ impl Subscription {
     ///
     /// # Errors
     /// A registration is refused, or the connection is lost.
-    pub fn new(connect: &Connect, wakes: &UnboundedSender<Wake>) -> Result<Self, Error> {
-        let mut subscription = Self { connect: connect.clone(), callbacks: Vec::new(), close_callback: false };
+    pub fn new(connect: Connect, keepalive_seconds: i32, wakes: &UnboundedSender<Wake>) -> Result<Self, Error> {
+        let mut subscription = Self { connect, callbacks: Vec::new(), close_callback: false };
         subscription.register_close(wakes)?;
         subscription.register(sys::VIR_DOMAIN_EVENT_ID_LIFECYCLE, generic_lifecycle(), wakes)?;
         subscription.register(sys::VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, generic_device(), wakes)?;
         subscription.register(sys::VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, generic_device(), wakes)?;
         subscription.register(sys::VIR_DOMAIN_EVENT_ID_METADATA_CHANGE, generic_metadata(), wakes)?;
         subscription.register(sys::VIR_DOMAIN_EVENT_ID_MIGRATION_ITERATION, generic_migration(), wakes)?;
+        // Last, since no call may be under way when keepalive sends; see `Connection` of the worker.
+        if let Err(error) = subscription.connect.set_keep_alive(keepalive_seconds, KEEPALIVE_COUNT) {
+            // The test driver has no connection that could die.
+            debug!(error = error.message(), "no keepalive");
+        }
         Ok(subscription)
     }
 
@@ -134,8 +138,10 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
+        // As in `new`: the calls that follow must not meet it. It does not matter whether there was any.
+        let _ = self.connect.set_keep_alive(0, 0);
         for id in &self.callbacks {
-            // SAFETY: the connection is still referenced by us, and each id came from it. libvirt frees the sender,
+            // SAFETY: the connection is still open, and each id came from it. libvirt frees the sender,
             // later if the callback is running now.
             unsafe { sys::virConnectDomainEventDeregisterAny(self.connect.as_ptr(), *id) };
         }
@@ -143,10 +149,12 @@ impl Drop for Subscription {
             // SAFETY: as above; `on_close` is what was registered.
             unsafe { sys::virConnectUnregisterCloseCallback(self.connect.as_ptr(), Some(on_close)) };
         }
-        // The last reference or not: what it returns is of no use to us.
         let _ = self.connect.close();
     }
 }
+
+/// After so many unanswered questions the connection is dead; libvirt counts one more interval.
+const KEEPALIVE_COUNT: u32 = 2;
 
 type Generic = unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *mut c_void);
 type Lifecycle = unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, c_int, c_int, *mut c_void) -> c_int;

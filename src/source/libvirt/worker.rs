@@ -8,7 +8,6 @@ use std::{
 };
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc::UnboundedSender};
-use tracing::debug;
 use uuid::Uuid;
 use virt::{connect::Connect, domain::Domain as Handle, error::ErrorNumber};
 
@@ -19,18 +18,17 @@ use super::{
 };
 use crate::config::LibvirtConfig;
 
-/// A worker's connection. To close it may block, so the worker does that as well.
+/// What a worker calls over. To close it may block, so the worker does that as well.
 ///
-/// No two threads call over the same one. libvirt allows that; but when keepalive gives a connection up in which two
-/// calls wait, the client of libvirt 9.0 fails the one call and lets the other wait on in a loop that belonged to the
-/// first: the process dies of SIGSEGV when the daemon sends something at last (probably CVE-2024-4418).
+/// Nothing else uses the connection while a call waits for its answer, neither another thread nor keepalive, and events
+/// come over another one. libvirt allows all of that; but where a second sender interrupts the wait, its client before
+/// 10.3 leaves a watch behind that points into the stack of the call, and fires in a later one (CVE-2024-4418).
 #[derive(Debug)]
 struct Connection {
-    // Dropped before the connection is closed.
-    _subscription: Option<Subscription>,
     connect: Connect,
     /// What libvirt calls the domains by, which saves looking each of them up again.
     handles: HashMap<Uuid, Handle>,
+    _events: Option<Subscription>,
 }
 
 /// What a worker can be asked to do.
@@ -128,18 +126,12 @@ impl Worker {
 
 impl Connection {
     fn open(uri: &str, keepalive_seconds: i32, wakes: Option<&UnboundedSender<Wake>>) -> Result<Self, SessionError> {
-        let connect = Connect::open_read_only(Some(uri)).map_err(|e| SessionError::Connect(e.into()))?;
-        // From here on it is closed whatever happens.
-        let mut connect = CloseOnDrop(Some(connect));
-        let open = connect.0.as_ref().expect("it was just put there");
-        if let Err(error) = open.set_keep_alive(keepalive_seconds, KEEPALIVE_COUNT) {
-            // The test driver has no connection that could die.
-            debug!(uri, error = error.message(), "no keepalive");
-        }
-        let subscription = wakes.map(|wakes| Subscription::new(open, wakes)).transpose();
-        let subscription = subscription.map_err(|e| SessionError::Subscribe(e.into()))?;
-        let connect = connect.0.take().expect("it was just there");
-        Ok(Self { _subscription: subscription, connect, handles: HashMap::new() })
+        let connect = || Connect::open_read_only(Some(uri)).map_err(|e| SessionError::Connect(e.into()));
+        let subscribe = |wakes| {
+            Subscription::new(connect()?, keepalive_seconds, wakes).map_err(|e| SessionError::Subscribe(e.into()))
+        };
+        let events = wakes.map(subscribe).transpose()?;
+        Ok(Self { connect: connect()?, handles: HashMap::new(), _events: events })
     }
 
     fn work(mut self, jobs: mpsc::Receiver<Job>, report: impl Fn(Report)) {
@@ -229,21 +221,7 @@ const JOB_NONE: i32 = 0;
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        // The subscription holds a reference of its own, which it gives up after its callbacks.
+        // `Connect` of `virt` 0.4 does not close itself.
         let _ = self.connect.close();
     }
 }
-
-/// `Connect` of `virt` 0.4 does not close itself.
-struct CloseOnDrop(Option<Connect>);
-
-impl Drop for CloseOnDrop {
-    fn drop(&mut self) {
-        if let Some(connect) = &mut self.0 {
-            let _ = connect.close();
-        }
-    }
-}
-
-/// After so many unanswered questions the connection is dead; libvirt counts one more interval.
-const KEEPALIVE_COUNT: u32 = 2;
