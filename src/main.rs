@@ -48,13 +48,16 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     telemetry::start(arguments.log.as_ref().unwrap_or(&config.log).filter());
-    match run(config) {
-        Ok(()) => ExitCode::SUCCESS,
+    let status = match run(config) {
+        Ok(()) => 0,
         Err(error) => {
             error!("{error:#}");
-            ExitCode::FAILURE
+            1
         }
-    }
+    };
+    // Everything is closed and written by now. To return would run the exit handlers of libvirt's many libraries while
+    // its event loop, and perhaps a call that hangs, still use them on threads that nobody can end.
+    signal_hook::low_level::exit(status)
 }
 
 fn run(config: Config) -> anyhow::Result<()> {

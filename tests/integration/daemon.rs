@@ -61,6 +61,19 @@ fn an_orderly_stop_exits_0_and_removes_the_socket() {
 }
 
 #[test]
+fn no_librarys_exit_handler_runs_beside_the_threads_that_use_it() {
+    let dir = dir();
+    let mut command = Command::new(VIFD);
+    command.env("LD_DEBUG", "files").env("LD_DEBUG_OUTPUT", dir.path().join("loader"));
+    let vifd = Vifd::start(command, dir.path(), NO_HYPERVISOR);
+    let loader = dir.path().join(format!("loader.{}", vifd.pid()));
+    assert!(vifd.end("-TERM").success());
+    let told = fs::read_to_string(loader).unwrap();
+    assert!(told.contains("calling init: ") && told.contains("libcrypto"), "{told}");
+    assert!(!told.contains("calling fini: "), "{told}");
+}
+
+#[test]
 fn the_socket_of_a_killed_daemon_is_replaced_and_that_of_a_living_one_is_not() {
     let dir = dir();
     let first = Vifd::start(Command::new(VIFD), dir.path(), NO_HYPERVISOR);
