@@ -15,8 +15,9 @@ use vifd::{
             Domains,
             domain::{Domain, DomainState},
         },
+        moment::Moment,
         netlink::link::{Link, LinkEvent, Links, RTM_NEWLINK},
-        now, publish,
+        publish,
     },
 };
 
@@ -148,7 +149,7 @@ fn view(n: u32) -> View {
 }
 
 fn synced<T>(data: T) -> Snapshot<T> {
-    Snapshot { data: Arc::new(data), sync: SyncState::Synced { since: now() } }
+    Snapshot { data: Arc::new(data), sync: SyncState::Synced { since: Moment::now() } }
 }
 
 fn links(n: u32) -> Links {

@@ -46,10 +46,19 @@ pub type Hypervisor = (Arc<str>, watch::Receiver<Snapshot<Domains>>);
 /// What one source knew.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record<T> {
-    /// When it was last known to be current.
+    /// When it was last known to be current, by the wall clock: another run may read it, even after the host's restart.
     pub since: Timestamp,
     /// The domains or ports.
     pub known: Vec<Arc<T>>,
+}
+
+impl Records {
+    /// Whether the wall clock was set back since they were written. Nobody can then tell how old they are.
+    #[must_use]
+    pub fn are_from_the_future(&self) -> bool {
+        let hypervisors = self.hypervisors.values().map(|record| record.since);
+        hypervisors.chain(self.ports.as_ref().map(|record| record.since)).any(|since| since > now())
+    }
 }
 
 type Changed<'a> = Pin<Box<dyn Future<Output = Result<(), watch::error::RecvError>> + Send + 'a>>;
@@ -164,7 +173,7 @@ impl<T> Record<T> {
     /// Where a source begins: with what was known, marked as no longer kept current.
     fn begin<D>(self, data: impl FnOnce(Vec<Arc<T>>) -> D) -> Snapshot<D> {
         let reason = "not read yet since vifd was restarted".into();
-        Snapshot { data: Arc::new(data(self.known)), sync: SyncState::Stale { since: self.since, reason } }
+        Snapshot { data: Arc::new(data(self.known)), sync: SyncState::Stale { since: self.since.into(), reason } }
     }
 
     /// What is worth keeping: nothing of a source that has never been read.
@@ -172,7 +181,7 @@ impl<T> Record<T> {
         let since = match snapshot.sync {
             SyncState::Pending { .. } | SyncState::Absent => return None,
             SyncState::Synced { .. } => now(),
-            SyncState::Stale { since, .. } => since,
+            SyncState::Stale { since, .. } => since.into(),
         };
         Some(Self { since, known: known(&snapshot.data) })
     }
@@ -286,7 +295,7 @@ mod tests {
         let snapshot = Snapshot::from(records.hypervisors["qemu:///system"].clone());
         assert_eq!(snapshot.data.known.len(), 1);
         let SyncState::Stale { since, .. } = snapshot.sync else { panic!("{:?}", snapshot.sync) };
-        assert_eq!(since, Timestamp::UNIX_EPOCH);
+        assert_eq!(Timestamp::from(since), Timestamp::UNIX_EPOCH);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing else is left");
     }
 

@@ -188,10 +188,14 @@ fn load_cache(path: &Path) -> Records {
     if path.as_os_str().is_empty() {
         return Records::default();
     }
-    cache::load(path).unwrap_or_else(|error| {
+    let records = cache::load(path).unwrap_or_else(|error| {
         warn!(path = %path.display(), error = chain(&error), "beginning without the records of the last run");
         Records::default()
-    })
+    });
+    if records.are_from_the_future() {
+        warn!("the clock was set back since the records were written: they are older than they seem");
+    }
+    records
 }
 
 /// The configured hypervisors, else the usual ones, which are optional.

@@ -6,7 +6,6 @@
 use std::{convert::Infallible, fmt, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::future::select_all;
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::{
     sync::watch,
@@ -26,6 +25,7 @@ use crate::{
             Domains, Doubts,
             domain::{DomainState, FixedIp, Interface, Manager, Migration, Owner, PciAddress},
         },
+        moment::Moment,
         netlink::link::{Link, Links},
         ovsdb::rows::{Port, Ports},
     },
@@ -150,7 +150,7 @@ pub struct Instance {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Staleness {
     /// When it was last known to be current.
-    pub since: Timestamp,
+    pub since: Moment,
     /// Why.
     pub reason: Arc<str>,
 }

@@ -28,6 +28,7 @@
 //! | --- | --- |
 //! | [`daemon`] | the wiring: every task, every channel, the shutdown |
 //! | [`source`] | [`Snapshot`](source::Snapshot), [`SyncState`](source::SyncState), and what a source is |
+//! | [`source::moment`] | since when: ages that no step of the wall clock makes wrong |
 //! | [`source::libvirt`] | a hypervisor's domains: a session for each connection, whose calls are made by threads |
 //! | [`source::libvirt::domain`] | the pure decoding of domain XML |
 //! | [`source::libvirt::events`] | libvirt's C callbacks: the only `unsafe` code |

@@ -8,11 +8,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use jiff::{Timestamp, Unit};
+use jiff::{RoundMode, Timestamp, TimestampRound, Unit};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use self::moment::Moment;
+
 pub mod libvirt;
+pub mod moment;
 pub mod netlink;
 pub mod ovsdb;
 
@@ -40,12 +43,12 @@ pub enum SyncState {
     /// Complete, and kept current by events.
     Synced {
         /// Since when without interruption.
-        since: Timestamp,
+        since: Moment,
     },
     /// Was current until the source was lost; the view is the last one known.
     Stale {
         /// When the source was last known to be current.
-        since: Timestamp,
+        since: Moment,
         /// Why it was lost, or why the last attempt to get it back failed.
         reason: Arc<str>,
     },
@@ -109,7 +112,7 @@ impl<T> Snapshot<T> {
         let reason: Arc<str> = why.into();
         self.sync = match self.sync {
             SyncState::Pending { .. } | SyncState::Absent => SyncState::Pending { reason: Some(reason) },
-            SyncState::Synced { .. } => SyncState::Stale { since: now(), reason },
+            SyncState::Synced { .. } => SyncState::Stale { since: Moment::now(), reason },
             SyncState::Stale { since, .. } => SyncState::Stale { since, reason },
         };
     }
@@ -119,7 +122,7 @@ impl<T: PartialEq> Snapshot<T> {
     /// Takes `data` as current. Says whether anything differs from before.
     pub fn update(&mut self, data: T) -> bool {
         if !self.sync.is_synced() {
-            *self = Self { data: Arc::new(data), sync: SyncState::Synced { since: now() } };
+            *self = Self { data: Arc::new(data), sync: SyncState::Synced { since: Moment::now() } };
             return true;
         }
         let changed = *self.data != data;
@@ -135,11 +138,12 @@ pub fn publish<T: PartialEq>(tx: &watch::Sender<Snapshot<T>>, data: T) {
     tx.send_if_modified(|snapshot| snapshot.update(data));
 }
 
-/// The wall clock, to the millisecond: finer is noise to a reader.
+/// The wall clock, to the millisecond: finer is noise to a reader. What an age is told by is a [`Moment`].
 #[must_use]
 pub fn now() -> Timestamp {
     let now = Timestamp::now();
-    now.round(Unit::Millisecond).unwrap_or(now)
+    let whole = TimestampRound::new().smallest(Unit::Millisecond).mode(RoundMode::Trunc);
+    now.round(whole).unwrap_or(now)
 }
 
 /// Growing, jittered delays between attempts to get a source back.

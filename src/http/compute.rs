@@ -21,7 +21,7 @@ use super::{App, auth::Identity};
 use crate::{
     inventory::{Instance, Inventory, NoDevice, Staleness, Vif},
     mac::MacAddr,
-    source::{libvirt::domain::DomainState, now},
+    source::libvirt::domain::DomainState,
 };
 
 mod extensions;
@@ -219,7 +219,7 @@ fn is_being_built(instance: &Instance) -> bool {
 
 /// `Age`, the seconds since what is answered was last known to be current, and `Warning: 110` if it is not.
 fn tell_freshness(mut response: Response, staleness: Option<&Staleness>) -> Response {
-    let age = staleness.map_or(0, |staleness| now().duration_since(staleness.since).as_secs().max(0));
+    let age = staleness.map_or(0, |staleness| staleness.since.age().as_secs());
     let headers = response.headers_mut();
     insert(headers, header::AGE, &age.to_string());
     if staleness.is_some() {

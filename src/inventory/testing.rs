@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::{Inventory, View, join};
@@ -14,6 +13,7 @@ use crate::{
             Domains,
             domain::{Domain, DomainState},
         },
+        moment::Moment,
         netlink::link::{Link, LinkKind, Links, OperState},
         ovsdb::rows::Port,
     },
@@ -96,11 +96,11 @@ pub(crate) fn with_ports(view: View, ports: &[Port]) -> View {
 }
 
 pub(crate) fn synced() -> SyncState {
-    SyncState::Synced { since: Timestamp::UNIX_EPOCH }
+    SyncState::Synced { since: Moment::LONG_AGO }
 }
 
 pub(crate) fn stale(reason: &str) -> SyncState {
-    SyncState::Stale { since: Timestamp::UNIX_EPOCH, reason: reason.into() }
+    SyncState::Stale { since: Moment::LONG_AGO, reason: reason.into() }
 }
 
 /// What one hypervisor and the kernel say.

@@ -18,7 +18,6 @@ use std::{
     time::Duration,
 };
 
-use jiff::Timestamp;
 use tokio::{
     sync::{
         Semaphore,
@@ -36,7 +35,7 @@ use self::{
     events::Wake,
     worker::{Job, ReadError, Reading, Report, Worker},
 };
-use super::{Backoff, Snapshot, chain, now};
+use super::{Backoff, Snapshot, chain, moment::Moment};
 use crate::config::LibvirtConfig;
 
 pub mod domain;
@@ -57,7 +56,7 @@ pub struct Domains {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unreadable {
     /// When reading it failed first.
-    pub since: Timestamp,
+    pub since: Moment,
     /// Why.
     pub reason: Arc<str>,
 }
@@ -438,7 +437,7 @@ impl Session<'_> {
     }
 
     fn mark_unreadable(&mut self, uuid: Uuid, reason: &str) {
-        let since = self.domains.unreadable.get(&uuid).map_or_else(now, |unreadable| unreadable.since);
+        let since = self.domains.unreadable.get(&uuid).map_or_else(Moment::now, |unreadable| unreadable.since);
         self.domains.unreadable.insert(uuid, Unreadable { since, reason: reason.into() });
     }
 }

@@ -8,6 +8,7 @@
 //! * `kinds` does so for each kind of interface, and each record is compared whole;
 //! * `ovsdb` does so with a real Open vSwitch;
 //! * `reread` asks for an instance to be read again;
+//! * `clock` sets the wall clock;
 //! * `chaos` does what comes, at random, with faults, and compares every answer after each step.
 //!
 //! All but the first three need root and are ignored without it; `make test` runs everything.
@@ -15,6 +16,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
 mod chaos;
+mod clock;
 mod connections;
 mod daemon;
 mod guests;

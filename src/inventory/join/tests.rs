@@ -7,9 +7,9 @@ use crate::{
     source::{
         Snapshot, SyncState,
         libvirt::{Unreadable, domain::DomainState},
+        moment::Moment,
     },
 };
-use jiff::Timestamp;
 
 mod again;
 mod ovs;
@@ -163,7 +163,7 @@ fn a_lost_hypervisor_makes_its_instances_stale_and_removes_none() {
 fn one_domain_that_cannot_be_read_is_stale_alone() {
     let mut view = view(&[nova("", &[]), nova("", &[]).replace(&WEB.to_string(), &PORT.to_string())], &[]);
     let domains = Arc::make_mut(&mut view.hypervisors[0].2.data);
-    let unreadable = Unreadable { since: Timestamp::UNIX_EPOCH, reason: "hangs".into() };
+    let unreadable = Unreadable { since: Moment::LONG_AGO, reason: "hangs".into() };
     domains.unreadable.insert(WEB, unreadable.clone());
     let inventory = joined(&view);
     assert!(inventory.staleness(inventory.instance(WEB).unwrap()).is_some());

@@ -8,6 +8,7 @@ use crate::{
     inventory::testing::{joined, ovs_port, synced},
     source::{
         libvirt::domain::DomainState,
+        moment::Moment,
         netlink::link::{LinkEvent, Links},
     },
 };
@@ -84,7 +85,7 @@ fn changed(mut view: View, change: Change) -> View {
         Change::Unreadable(n, is) => {
             let domains = Arc::make_mut(&mut view.hypervisors[0].2.data);
             domains.unreadable.remove(&uuid(n));
-            let reason = Unreadable { since: Timestamp::UNIX_EPOCH, reason: "stuck".into() };
+            let reason = Unreadable { since: Moment::LONG_AGO, reason: "stuck".into() };
             domains.unreadable.extend(is.then_some((uuid(n), reason)));
         }
         Change::OvsPort(name, id) => {
