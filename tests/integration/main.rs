@@ -9,9 +9,10 @@
 //! * `ovsdb` does so with a real Open vSwitch;
 //! * `reread` asks for an instance to be read again;
 //! * `clock` sets the wall clock;
+//! * `identity` asks as everybody who may and who may not: by certificates, headers, the socket's peer;
 //! * `chaos` does what comes, at random, with faults, and compares every answer after each step.
 //!
-//! All but the first three need root and are ignored without it; `make test` runs everything.
+//! All but the first three and most of `identity` need root and are ignored without it; `make test` runs everything.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
@@ -20,6 +21,7 @@ mod clock;
 mod connections;
 mod daemon;
 mod guests;
+mod identity;
 mod kinds;
 mod libvirt;
 mod netlink;

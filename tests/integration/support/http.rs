@@ -46,7 +46,8 @@ pub fn over_tcp(address: SocketAddr, method: &str, path: &str, headers: &[&str])
     exchange(stream, method, path, headers)
 }
 
-fn exchange(mut stream: impl Read + Write, method: &str, path: &str, headers: &[&str]) -> Option<Response> {
+/// Asks over a stream; nothing if it ends before the answer does.
+pub fn exchange(mut stream: impl Read + Write, method: &str, path: &str, headers: &[&str]) -> Option<Response> {
     let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
     let request = format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n");
     stream.write_all(request.as_bytes()).ok()?;
