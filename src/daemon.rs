@@ -41,7 +41,7 @@ use crate::{
     inventory::{self, HypervisorSource, Inventory, Sources},
     source::{
         Snapshot, SyncState, chain,
-        libvirt::{self, reread::Rereads},
+        libvirt::{self, doubts::Doubts, reread::Rereads},
         netlink::{self, CounterReader},
         now, ovsdb,
     },
@@ -130,7 +130,7 @@ impl Daemon {
         let (ports_tx, ports) = watch::channel(records.ports.take().map(Snapshot::from).unwrap_or_default());
         tasks.spawn(named("ovsdb", until(stop, ovsdb::run(config.ovsdb, ports_tx))));
 
-        let (doubtful_tx, doubtful) = watch::channel(libvirt::Doubts::new());
+        let (doubts_tx, doubts) = watch::channel(Doubts::default());
         let (rereads, asked, gather_rereads) = Rereads::new();
         tasks.spawn(named("rereads", until(stop, gather_rereads)));
         let mut hypervisors = Vec::new();
@@ -141,7 +141,7 @@ impl Daemon {
                 uri: Arc::clone(&uri),
                 config: config.libvirt.clone(),
                 tx: domains_tx,
-                doubtful: doubtful.clone(),
+                doubts: doubts.clone(),
                 rereads: asked.clone(),
             };
             tasks.spawn(named("libvirt", libvirt::run(source, stop.clone())));
@@ -157,7 +157,7 @@ impl Daemon {
         let mut sources = Sources { links, ports, hypervisors };
         let begin = inventory::join(&sources.view(), &config.instance_name_template, &Inventory::default());
         let (inventory_tx, inventory) = watch::channel(Arc::new(begin));
-        let join = inventory::run(sources, config.instance_name_template, inventory_tx, doubtful_tx);
+        let join = inventory::run(sources, config.instance_name_template, inventory_tx, doubts_tx);
         tasks.spawn(named("inventory", until(stop, join)));
 
         let (counters, serve_counters) = CounterReader::new();

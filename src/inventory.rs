@@ -22,8 +22,9 @@ use crate::{
     source::{
         Snapshot, SyncState,
         libvirt::{
-            Domains, Doubts,
+            Domains,
             domain::{DomainState, FixedIp, Interface, Manager, Migration, Owner, PciAddress},
+            doubts::Doubts,
         },
         moment::Moment,
         netlink::link::{Link, Links},
@@ -439,7 +440,7 @@ pub async fn run(
     mut sources: Sources,
     template: NameTemplate,
     tx: watch::Sender<Arc<Inventory>>,
-    doubtful: watch::Sender<Doubts>,
+    doubts: watch::Sender<Doubts>,
 ) -> Infallible {
     // Where there is an Open vSwitch, it knows the ids best: let them not change right after the start.
     let decided = sources.ports.wait_for(|snapshot| snapshot.sync.is_decided());
@@ -454,11 +455,11 @@ pub async fn run(
         tx.send_replace(Arc::clone(&inventory));
         // Whoever waits for an answer comes first.
         yield_now().await;
-        let doubts = inventory.doubtful();
+        let current = inventory.doubts();
         drop((previous, inventory));
-        doubtful.send_if_modified(|known| {
-            let changed = *known != doubts;
-            *known = doubts;
+        doubts.send_if_modified(|known| {
+            let changed = *known != current;
+            *known = current;
             changed
         });
         let rested = started - ended;

@@ -31,6 +31,7 @@
 //! | [`source::moment`] | since when: ages that no step of the wall clock makes wrong |
 //! | [`source::libvirt`] | a hypervisor's domains: a session for each connection, whose calls are made by threads |
 //! | [`source::libvirt::domain`] | the pure decoding of domain XML |
+//! | [`source::libvirt::doubts`] | what the kernel holds against libvirt, made into hints |
 //! | [`source::libvirt::events`] | libvirt's C callbacks: the only `unsafe` code |
 //! | [`source::libvirt::reread`] | instances that somebody asks to be read again |
 //! | [`source::netlink`] | the kernel's links: following and listing them |

@@ -3,26 +3,31 @@
 //! libvirt sends no event when a device is hot-plugged into a container or out of it, nor when an interface is moved
 //! to another bridge. The kernel does. So a contradiction is a hint that the domain should be read again; what is
 //! read then is the truth, and a contradiction that remains is one.
+//!
+//! Nor does libvirt send an event about a start before that has succeeded or failed, and a start can hang. A device that
+//! no instance has is a hint that there may be one more.
 
 use std::{collections::BTreeSet, sync::Arc};
 
 use super::{Device, Fact, Instance, Inventory, NoDevice, Vif};
 use crate::source::{
-    libvirt::{Doubts, domain::Attachment},
+    libvirt::{domain::Attachment, doubts::Doubts},
     netlink::link::{Link, LinkKind, LinkRef},
 };
 
 impl Inventory {
-    /// The running instances that should be read again, and why.
+    /// The running instances that should be read again, and why; and the devices that no instance has.
     #[must_use]
-    pub fn doubtful(&self) -> Doubts {
-        let mut doubts = Doubts::new();
+    pub fn doubts(&self) -> Doubts {
+        let strangers: Vec<_> = self.strangers().collect();
+        let mut doubts = Doubts::default();
         let running = self.instances.iter().filter(|instance| instance.libvirt_id.is_some());
         let contradicted = running
             .flat_map(|instance| instance.vifs.iter().filter_map(move |vif| Some((instance, self.contradicts(vif)?))));
-        for (instance, why) in contradicted.chain(self.strangers_neighbours()) {
-            doubts.entry(instance.uuid).or_default().insert(why);
+        for (instance, why) in contradicted.chain(self.neighbours(&strangers)) {
+            doubts.domains.entry(instance.uuid).or_default().insert(why);
         }
+        doubts.unowned = strangers.iter().map(|link| link.index).collect();
         doubts
     }
 
@@ -47,11 +52,20 @@ impl Inventory {
         contradicted.then(|| format!("{name} ({index}) is on {}", controller.map_or("no bridge", |name| name)))
     }
 
-    /// The containers into which a veth leads that carries no VIF we know of: those that have another end in the same
-    /// namespace, or where none has, those without any.
-    fn strangers_neighbours(&self) -> impl Iterator<Item = (&Arc<Instance>, String)> {
-        let strangers = self.links.iter().filter(|link| self.by_carrier.device.get(&link.index).next().is_none());
-        let strangers: Vec<_> = strangers.filter_map(|link| Some((container(link)?, link))).collect();
+    /// The links of the kinds that instances have, and that carry no VIF we know of.
+    fn strangers(&self) -> impl Iterator<Item = &Arc<Link>> {
+        let unowned = self.links.iter().filter(|link| self.by_carrier.device.get(&link.index).next().is_none());
+        unowned.filter(|link| match link.kind {
+            LinkKind::Tap { .. } | LinkKind::Macvtap => true,
+            LinkKind::Veth => container(link).is_some(),
+            _ => false,
+        })
+    }
+
+    /// The containers into which the veths among these lead: those that have another end in the same namespace, or where
+    /// none has, those without any.
+    fn neighbours<'a>(&'a self, strangers: &[&'a Arc<Link>]) -> impl Iterator<Item = (&'a Arc<Instance>, String)> {
+        let strangers: Vec<_> = strangers.iter().filter_map(|link| Some((container(link)?, *link))).collect();
         let mut known = BTreeSet::new();
         if !strangers.is_empty() {
             let carriers = self.instances.iter().flat_map(|instance| self.containers(instance));
@@ -102,7 +116,7 @@ mod tests {
     /// Each doubtful instance with the reasons.
     fn doubts(inventory: &Inventory) -> Vec<(Uuid, String)> {
         let reasons = |why: BTreeSet<String>| why.into_iter().collect::<Vec<_>>().join(", ");
-        inventory.doubtful().into_iter().map(|(uuid, why)| (uuid, reasons(why))).collect()
+        inventory.doubts().domains.into_iter().map(|(uuid, why)| (uuid, reasons(why))).collect()
     }
 
     #[test]
@@ -130,7 +144,7 @@ mod tests {
         two.controller = Some(1);
         let doubtful = |one: &Link, two: &Link| {
             let links = [link(1, "br0"), link(2, "br1"), one.clone(), two.clone()];
-            joined(&view(std::slice::from_ref(&domain), &links)).doubtful()
+            joined(&view(std::slice::from_ref(&domain), &links)).doubts()
         };
         let before = doubtful(&one, &two);
         two.controller = Some(2);
@@ -160,5 +174,19 @@ mod tests {
         assert_eq!(doubtful(&[veth(7, "veth0", 5), veth(8, "veth1", 6)]), [(PORT, why())]);
         let three = [veth(7, "veth0", 5), veth(8, "veth1", 5), veth(9, "veth2", 5)];
         assert_eq!(doubtful(&three), [(WEB, why() + ", veth2 (9) leads into it")]);
+    }
+
+    #[test]
+    fn a_tap_or_macvtap_that_no_instance_has_may_be_that_of_one_more() {
+        let domain = nova(&bridged(MAC, "tap0", ""), &[]);
+        let mut macvtap = link(9, "macvtap0");
+        macvtap.kind = LinkKind::Macvtap;
+        let mut bridge = link(1, "br0");
+        bridge.kind = LinkKind::Bridge;
+        let mut here = veth(10, "veth0", 5);
+        here.peer = Some(LinkRef { index: 1, netns: None });
+        let links = [bridge, link(7, "tap0"), link(8, "tap1"), macvtap, here, veth(11, "veth1", 5)];
+        let unowned = joined(&view(&[domain], &links)).doubts().unowned;
+        assert_eq!(unowned, BTreeSet::from([8, 9, 11]));
     }
 }

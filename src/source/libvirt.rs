@@ -32,6 +32,7 @@ use uuid::Uuid;
 
 use self::{
     domain::{Domain, Migration},
+    doubts::Doubts,
     events::Wake,
     worker::{Job, ReadError, Reading, Report, Worker},
 };
@@ -39,6 +40,7 @@ use super::{Backoff, Snapshot, chain, moment::Moment};
 use crate::config::LibvirtConfig;
 
 pub mod domain;
+pub mod doubts;
 pub mod events;
 pub mod reread;
 mod worker;
@@ -60,10 +62,6 @@ pub struct Unreadable {
     /// Why.
     pub reason: Arc<str>,
 }
-
-/// The domains that another source contradicts, and what it says. A domain whose reasons have changed is in doubt anew:
-/// one reason may stay for good, as long as somebody has moved a device behind libvirt's back.
-pub type Doubts = BTreeMap<Uuid, BTreeSet<String>>;
 
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]
@@ -113,8 +111,8 @@ pub struct Source {
     pub config: LibvirtConfig,
     /// Where its domains are published.
     pub tx: watch::Sender<Snapshot<Domains>>,
-    /// Domains, of any hypervisor, that the kernel contradicts: they are read again.
-    pub doubtful: watch::Receiver<Doubts>,
+    /// What the kernel holds against what is known of the domains, of any hypervisor: they are read again.
+    pub doubts: watch::Receiver<Doubts>,
     /// Instances, of any hypervisor, that somebody asks to be read again.
     pub rereads: watch::Receiver<reread::Asked>,
 }
@@ -156,7 +154,7 @@ pub async fn run(mut source: Source, shutdown: CancellationToken) {
 async fn session(source: &mut Source, workers: &Arc<Semaphore>) -> Result<Infallible, SessionError> {
     events::start_loop().map_err(SessionError::EventLoop)?;
     let (wakes, mut wakes_rx) = mpsc::unbounded_channel();
-    let doubts = pass_on_doubts(&source.tx, &mut source.doubtful, &wakes);
+    let doubts = doubts::pass_on(&source.tx, &mut source.doubts, &wakes);
     let rereads = pass_on_rereads(&source.tx, &mut source.rereads, &wakes);
     let (reports, reports_rx) = mpsc::unbounded_channel();
     // Waits only while every worker hangs in libvirt.
@@ -174,6 +172,8 @@ async fn session(source: &mut Source, workers: &Arc<Semaphore>) -> Result<Infall
         domains: Domains::clone(&source.tx.borrow().data),
         urgent: BTreeMap::new(),
         queue: BTreeSet::new(),
+        look_for_changes: false,
+        listing_hangs: false,
         asked: Asked::Open,
         heard: Instant::now(),
         resync: Instant::now(),
@@ -192,8 +192,17 @@ async fn session(source: &mut Source, workers: &Arc<Semaphore>) -> Result<Infall
 enum Asked {
     Nothing,
     Open,
-    List,
+    List(Listing),
     Read(VecDeque<Uuid>),
+}
+
+/// Why libvirt is asked which domains there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Listing {
+    /// To read them all.
+    Everything,
+    /// To read those that have come or gone, or were started or ended.
+    Changes,
 }
 
 /// What of a domain may have changed.
@@ -218,6 +227,10 @@ struct Session<'a> {
     urgent: BTreeMap<Uuid, Changed>,
     /// The domains that a listing or a caller has named: read when nothing is urgent.
     queue: BTreeSet<Uuid>,
+    /// A domain may have been started of which libvirt says nothing yet.
+    look_for_changes: bool,
+    /// An abandoned worker hangs while it asks for the list.
+    listing_hangs: bool,
     asked: Asked,
     /// When the worker was last asked or heard of: the answers to one question come one by one.
     heard: Instant,
@@ -251,6 +264,7 @@ impl Session<'_> {
                                 self.read_soon(uuid, Changed::Anything);
                             }
                         }
+                        Wake::List => self.look_for_changes = true,
                         Wake::Closed(reason) => return Err(SessionError::Closed(reason)),
                     }
                     // What else was named meanwhile goes into the same batch.
@@ -276,7 +290,7 @@ impl Session<'_> {
             Asked::Nothing if self.leaving.is_empty() => self.resync,
             Asked::Nothing => self.resync.min(self.heard + LEAVING_INTERVAL),
             Asked::Open => self.heard + OPEN_TIMEOUT.max(self.config.call_timeout),
-            Asked::List | Asked::Read(_) => self.heard + self.config.call_timeout,
+            Asked::List(_) | Asked::Read(_) => self.heard + self.config.call_timeout,
         }
     }
 
@@ -286,15 +300,18 @@ impl Session<'_> {
             Asked::Nothing if Instant::now() < self.resync => {
                 self.urgent.extend(self.leaving.iter().map(|uuid| (*uuid, Changed::Anything)));
             }
-            Asked::Nothing if self.stuck.is_empty() => self.list(),
-            // libvirt cannot list the domains while one of them is stuck: the listing takes the lock of each.
-            Asked::Nothing => {
-                self.resync = Instant::now() + self.config.resync_interval;
-                self.queue.extend(self.domains.known.keys());
-            }
+            Asked::Nothing if self.can_list() => self.list(Listing::Everything),
+            Asked::Nothing => self.read_each(),
             Asked::Read(rest) => self.leave_worker_behind(rest)?,
             Asked::Open => return Err(SessionError::Hung { call: "virConnectOpenReadOnly", timeout }),
-            Asked::List => return Err(SessionError::Hung { call: "virConnectListAllDomains", timeout }),
+            // A domain that nobody has told of may be what it hangs in. The others can be read all the same.
+            Asked::List(_) if self.tx.borrow().sync.is_synced() => {
+                warn!(uri = &**self.uri, ?timeout, "libvirt cannot list its domains; a new one may be missing");
+                self.listing_hangs = true;
+                self.leave_worker_behind(VecDeque::new())?;
+                self.read_each();
+            }
+            Asked::List(_) => return Err(SessionError::Hung { call: "virConnectListAllDomains", timeout }),
         }
         Ok(())
     }
@@ -303,6 +320,9 @@ impl Session<'_> {
     fn ask_next(&mut self) {
         if !matches!(self.asked, Asked::Nothing) {
             return;
+        }
+        if self.look_for_changes && self.urgent.is_empty() && self.can_list() {
+            return self.list(Listing::Changes);
         }
         let mut batch = Vec::new();
         while batch.len() < BATCH
@@ -329,9 +349,23 @@ impl Session<'_> {
         }
     }
 
-    fn list(&mut self) {
+    /// libvirt cannot list the domains while one of them is stuck: the listing takes the lock of each.
+    fn can_list(&self) -> bool {
+        self.stuck.is_empty() && !self.listing_hangs
+    }
+
+    fn list(&mut self, listing: Listing) {
+        self.look_for_changes = false;
+        if listing == Listing::Everything {
+            self.resync = Instant::now() + self.config.resync_interval;
+        }
+        self.ask(Asked::List(listing), Job::List);
+    }
+
+    /// What can be done where listing cannot.
+    fn read_each(&mut self) {
         self.resync = Instant::now() + self.config.resync_interval;
-        self.ask(Asked::List, Job::List);
+        self.queue.extend(self.domains.known.keys());
     }
 
     fn ask(&mut self, question: Asked, job: Job) {
@@ -343,15 +377,25 @@ impl Session<'_> {
     fn take_in(&mut self, worker: u64, report: Report) -> Result<(), SessionError> {
         match report {
             Report::Failed(error) => return Err(error),
-            Report::Opened if worker == FIRST => self.list(),
+            Report::Opened if worker == FIRST => self.list(Listing::Everything),
             Report::Opened => self.asked = Asked::Nothing,
-            Report::Listed(listed) => {
-                let listed: BTreeSet<_> = listed.into_iter().collect();
-                self.domains.known.retain(|uuid, _| listed.contains(uuid));
-                self.domains.unreadable.retain(|uuid, _| listed.contains(uuid));
-                self.queue.extend(listed);
+            Report::Listed(listed) if worker == self.worker.id => {
+                if matches!(self.asked, Asked::List(Listing::Everything)) {
+                    self.domains.known.retain(|uuid, _| listed.contains_key(uuid));
+                    self.domains.unreadable.retain(|uuid, _| listed.contains_key(uuid));
+                    self.queue.extend(listed.into_keys());
+                } else {
+                    self.read_changed(&listed);
+                }
                 self.asked = Asked::Nothing;
                 self.publish_when_whole();
+            }
+            // An abandoned worker got its list after all.
+            Report::Listed(listed) => {
+                info!(uri = &**self.uri, "libvirt lists its domains again");
+                self.forget_worker(worker);
+                self.listing_hangs = false;
+                self.read_changed(&listed);
             }
             Report::Read(uuid, read) if worker == self.worker.id => {
                 self.record(uuid, read);
@@ -366,7 +410,7 @@ impl Session<'_> {
             }
             // An abandoned worker got its answer after all. It may be old by now: the domain is read once more.
             Report::Read(uuid, _) => {
-                self.left_behind.retain(|other| other.id != worker || other.id == FIRST);
+                self.forget_worker(worker);
                 if self.stuck.remove(&uuid) {
                     info!(uri = &**self.uri, domain.uuid = %uuid, "libvirt tells about the domain again");
                     self.read_soon(uuid, Changed::Anything);
@@ -376,7 +420,18 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Goes on without a worker that hangs in the first of the domains that it was asked for.
+    /// Has those read that are not as they are listed.
+    fn read_changed(&mut self, listed: &BTreeMap<Uuid, Option<u32>>) {
+        let known = &self.domains.known;
+        let same = |uuid: &Uuid| known.get(uuid).map(|domain| domain.id) == listed.get(uuid).copied();
+        self.queue.extend(known.keys().chain(listed.keys()).filter(|uuid| !same(uuid)));
+    }
+
+    fn forget_worker(&mut self, worker: u64) {
+        self.left_behind.retain(|other| other.id != worker || other.id == FIRST);
+    }
+
+    /// Goes on without a worker that hangs: in the list, or in the first of the domains that it was asked for.
     fn leave_worker_behind(&mut self, mut rest: VecDeque<Uuid>) -> Result<(), SessionError> {
         let permit = Arc::clone(self.workers).try_acquire_owned().map_err(|_| SessionError::NoWorkers)?;
         let (uri, reports) = (Arc::clone(self.uri), self.reports.clone());
@@ -442,45 +497,6 @@ impl Session<'_> {
     }
 }
 
-/// Wakes the session for each domain that comes into doubt, or into doubt for other reasons than before; and for those
-/// that still are a little later once more, less and less often: the kernel may have been quicker than libvirt.
-async fn pass_on_doubts(
-    tx: &watch::Sender<Snapshot<Domains>>,
-    doubtful: &mut watch::Receiver<Doubts>,
-    wakes: &UnboundedSender<Wake>,
-) -> Infallible {
-    let wake = |uuid: &Uuid| {
-        if tx.borrow().data.known.contains_key(uuid) {
-            let _ = wakes.send(Wake::Description(*uuid));
-        }
-    };
-    let mut known = Doubts::new();
-    let mut pause = DOUBT_RECHECK;
-    let mut again = None;
-    loop {
-        let current = doubtful.borrow_and_update().clone();
-        for (uuid, why) in &current {
-            if known.get(uuid) != Some(why) {
-                debug!(domain.uuid = %uuid, ?why, "in doubt");
-                wake(uuid);
-                pause = DOUBT_RECHECK;
-                again = Some(Instant::now() + pause);
-            }
-        }
-        known = current;
-        tokio::select! {
-            changed = doubtful.changed() => if changed.is_err() {
-                std::future::pending().await
-            },
-            () = sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {
-                known.keys().for_each(wake);
-                pause *= 2;
-                again = (!known.is_empty()).then(|| Instant::now() + pause);
-            }
-        }
-    }
-}
-
 /// Wakes the session for each domain that somebody asks for.
 async fn pass_on_rereads(
     tx: &watch::Sender<Snapshot<Domains>>,
@@ -507,44 +523,7 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 const BATCH: usize = 16;
 /// How soon it is seen that a migration was given up.
 const LEAVING_INTERVAL: Duration = Duration::from_secs(1);
-/// A hot-plug into a container is visible in the kernel some 50 ms before libvirt tells of it, unless libvirt is busy.
-const DOUBT_RECHECK: Duration = Duration::from_millis(500);
 /// A session that lived this long was no failure.
 const HEALTHY: Duration = Duration::from_secs(10);
 /// Closing a connection takes a millisecond unless libvirt hangs.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-
-#[cfg(test)]
-mod tests {
-    use super::{domain::DomainState, *};
-
-    const WEB: Uuid = Uuid::from_u128(1);
-
-    #[tokio::test(start_paused = true)]
-    async fn a_domain_in_doubt_is_read_again_when_the_reasons_change_and_less_and_less_often_while_they_stay() {
-        let xml = format!("<domain><name>web</name><uuid>{WEB}</uuid></domain>");
-        let web = Arc::new(Domain::decode(&xml, DomainState::Running).unwrap());
-        let data = Arc::new(Domains { known: [(WEB, web)].into(), ..Domains::default() });
-        let (tx, _rx) = watch::channel(Snapshot { data, ..Snapshot::default() });
-        let (doubts_tx, mut doubts) = watch::channel(Doubts::new());
-        let (wakes_tx, mut wakes) = mpsc::unbounded_channel();
-        tokio::spawn(async move { pass_on_doubts(&tx, &mut doubts, &wakes_tx).await });
-        let doubt = |why: &[&str]| {
-            let why = why.iter().map(|&why| why.to_owned()).collect();
-            doubts_tx.send_replace([(WEB, why), (Uuid::nil(), BTreeSet::new())].into());
-        };
-        let mut woken_within = async |seconds: u64| {
-            time::sleep(Duration::from_secs(seconds)).await;
-            std::iter::from_fn(|| wakes.try_recv().ok()).filter(|wake| matches!(wake, Wake::Description(WEB))).count()
-        };
-        doubt(&["tap0 is missing"]);
-        // At once, and after 0.5, 1.5, 3.5, 7.5, … seconds.
-        assert_eq!((woken_within(1).await, woken_within(9).await), (2, 3));
-        doubt(&["tap0 is missing"]);
-        assert_eq!(woken_within(1).await, 0);
-        doubt(&["tap0 is missing", "tap1 is missing"]);
-        assert_eq!((woken_within(1).await, woken_within(9).await), (2, 3));
-        doubts_tx.send_replace(Doubts::new());
-        assert_eq!(woken_within(1000).await, 0);
-    }
-}

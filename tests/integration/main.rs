@@ -6,6 +6,7 @@
 //! * `netlink` follows the kernel in a network namespace of its own;
 //! * `guests` runs guests on a private hypervisor and compares every answer with what libvirt and `ip` say;
 //! * `kinds` does so for each kind of interface, and each record is compared whole;
+//! * `starts` has starts hang;
 //! * `ovsdb` does so with a real Open vSwitch;
 //! * `reread` asks for an instance to be read again;
 //! * `clock` sets the wall clock;
@@ -27,4 +28,5 @@ mod libvirt;
 mod netlink;
 mod ovsdb;
 mod reread;
+mod starts;
 mod support;

@@ -30,6 +30,8 @@ pub enum Wake {
     Asked(Uuid),
     /// This domain is leaving for another host.
     Leaving(Uuid),
+    /// A domain may have come of which libvirt says nothing yet.
+    List,
     /// The connection is gone, and why.
     Closed(&'static str),
 }

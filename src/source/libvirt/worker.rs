@@ -2,7 +2,7 @@
 //! so a worker only calls and reports, and whoever waits for its reports can go on without it.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, mpsc},
     thread,
 };
@@ -57,8 +57,8 @@ pub(super) enum Reading {
 pub(super) enum Report {
     /// The connection is open, and events are on their way if they were asked for.
     Opened,
-    /// Which domains there are.
-    Listed(Vec<Uuid>),
+    /// Which domains there are, with libvirt's numbers for those that run.
+    Listed(BTreeMap<Uuid, Option<u32>>),
     /// One domain.
     Read(Uuid, Result<Arc<Domain>, ReadError>),
     /// The worker can do nothing more.
@@ -138,7 +138,7 @@ impl Connection {
         for job in jobs {
             match job {
                 Job::List => report(match self.list() {
-                    Ok(uuids) => Report::Listed(uuids),
+                    Ok(listed) => Report::Listed(listed),
                     Err(error) => Report::Failed(SessionError::List(error)),
                 }),
                 Job::Read(domains) => {
@@ -159,10 +159,10 @@ impl Connection {
         matches!(self.connect.is_alive(), Ok(false))
     }
 
-    fn list(&mut self) -> Result<Vec<Uuid>, LibvirtError> {
+    fn list(&mut self) -> Result<BTreeMap<Uuid, Option<u32>>, LibvirtError> {
         let handles = self.connect.list_all_domains(0)?;
         self.handles = handles.into_iter().filter_map(|handle| Some((handle.get_uuid().ok()?, handle))).collect();
-        Ok(self.handles.keys().copied().collect())
+        Ok(self.handles.iter().map(|(uuid, handle)| (*uuid, handle.get_id())).collect())
     }
 
     fn read(&mut self, uuid: Uuid, reading: &Reading) -> Result<Arc<Domain>, ReadError> {

@@ -83,7 +83,7 @@ fn what_the_port_says_otherwise_is_kept_and_does_not_win() {
     assert_eq!(vif.disagreements, [says(Fact::MacAddress, "fa:16:3e:00:00:99"), says(Fact::Bridge, "br-int")]);
     assert_eq!((vif.id, vif.interface.mac), (PORT, MAC.parse().unwrap()));
     // libvirt sends no event when an interface moves to another bridge.
-    assert!(inventory.doubtful().contains_key(&WEB));
+    assert!(inventory.doubts().domains.contains_key(&WEB));
     assert_eq!(finds(&inventory, "fa:16:3e:00:00:99"), [("VIF 0".to_owned(), vec![MatchedBy::AttachedMac])]);
 }
 
