@@ -169,6 +169,9 @@ pub struct Vif {
     /// What other sources say, where they disagree with the domain's description.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub disagreements: Vec<Disagreement>,
+    /// The id of its network, where Open vSwitch has it; nothing else on a host does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_id: Option<Uuid>,
     /// What the domain's description says.
     #[serde(flatten)]
     pub interface: Interface,
@@ -352,7 +355,8 @@ impl Inventory {
             SyncState::Stale { since, reason } => Some(Staleness { since: *since, reason: Arc::clone(reason) }),
             _ => None,
         };
-        let known_by_ovsdb = || instance.vifs.iter().any(|vif| vif.id_source == VifIdSource::Ovsdb);
+        let from_ovsdb = |vif: &Vif| vif.id_source == VifIdSource::Ovsdb || vif.network_id.is_some();
+        let known_by_ovsdb = || instance.vifs.iter().any(from_ovsdb);
         lost(&hypervisor.sync)
             .or_else(|| instance.unreadable.clone())
             .or_else(|| self.ovsdb.as_ref().filter(|_| known_by_ovsdb()).and_then(lost))

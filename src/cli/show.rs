@@ -90,6 +90,9 @@ fn vif_lines(text: &mut String, record: &InstanceRecord, n: usize, vif: &Vif) {
     for other in &vif.disagreements {
         line("but", format!("{} says {} {}", other.source, other.what, plain(&other.value)));
     }
+    if let Some(network) = vif.network_id {
+        line("network", network.to_string());
+    }
     line("MAC address", interface.mac.to_string());
     let source = interface.attachment.source().map(|source| format!(" on {}", plain(&source))).unwrap_or_default();
     line("type", interface.attachment.type_name().to_owned() + &source);

@@ -454,6 +454,9 @@ fn vif(domain: &Domain, position: usize, shared: &SharedStarts, devices: &Device
         id,
         id_source: source,
         id_disagreement: evidence.filter(|other| other.id != id).collect(),
+        network_id: ovs_port
+            .filter(|port| port.vm_uuid.is_none_or(|uuid| uuid == domain.uuid))
+            .and_then(|p| p.network_id),
         disagreements: ovs_port.map(|port| disagreements(domain, interface, port)).unwrap_or_default(),
         interface: interface.clone(),
         fixed_ips: ports.filter(|port| port.id == id).flat_map(|port| port.fixed_ips.iter().cloned()).collect(),

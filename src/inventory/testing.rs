@@ -78,6 +78,7 @@ pub(crate) fn ovs_port(name: &str, ofport: u16) -> Port {
         tag: None,
         trunks: vec![],
         vlan_mode: None,
+        network_id: None,
         iface_id: None,
         attached_mac: None,
         vm_uuid: None,

@@ -182,6 +182,9 @@ fn a_guest_is_known_by_the_port_that_it_is_plugged_into() {
     // Whatever changes in the row changes in the answers.
     switch.vsctl(&format!("set port {tap} tag=101 -- set interface {tap} external_ids:iface-id={claimed}"));
     vifd.wait("another id", &format!("/host/v1/vifs?id={claimed}"), |answer| answer["vifs"][0]["ovs"]["tag"] == 101);
+    let network = Hypervisor::id("uuid_of network 1");
+    switch.vsctl(&format!("set port {tap} other_config:net_uuid={network}"));
+    vifd.wait("its network", "/host/v1/vifs", |answer| answer["vifs"][0]["network_id"] == json!(network));
     let disagreement = &vif(&vifd, &mac)["id_disagreement"][0];
     assert_eq!((&disagreement["source"], &disagreement["id"]), (&json!("virtualport"), &json!(plugged)));
     let ids = format!("external_ids:attached-mac=fa:16:3e:ff:ff:ff external_ids:vm-uuid={claimed}");

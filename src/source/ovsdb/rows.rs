@@ -65,6 +65,9 @@ pub struct Port {
     /// How tag and trunks are meant, where that is said: `access`, `trunk`, `native-untagged`, …
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vlan_mode: Option<Arc<str>>,
+    /// `other_config:net_uuid`: the network's id, where Neutron's Open vSwitch agent has wired the port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_id: Option<Uuid>,
     /// `external_ids:iface-id`: the VIF's id, by whoever plugged it. Usually a UUID.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub iface_id: Option<Arc<str>>,
@@ -530,6 +533,7 @@ impl InterfaceRow {
             tag: port.and_then(|port| port.tag),
             trunks: port.map(|port| port.trunks.clone()).unwrap_or_default(),
             vlan_mode: port.and_then(|port| port.vlan_mode.clone()),
+            network_id: port.and_then(|port| port.network_id),
             iface_id: self.iface_id.clone(),
             attached_mac: self.attached_mac,
             vm_uuid: self.vm_uuid,
@@ -551,13 +555,16 @@ struct PortRow {
     trunks: Vec<u16>,
     vlan_mode: Option<Arc<str>>,
     bond_mode: Option<Arc<str>>,
+    network_id: Option<Uuid>,
 }
 
 impl Row for PortRow {
     const TABLE: &'static str = "Port";
-    const COLUMNS: &'static [&'static str] = &["name", "interfaces", "tag", "trunks", "vlan_mode", "bond_mode"];
+    const COLUMNS: &'static [&'static str] =
+        &["name", "interfaces", "tag", "trunks", "vlan_mode", "bond_mode", "other_config"];
 
     fn decode(columns: &mut Columns) -> Option<Self> {
+        let [network_id] = columns.map("other_config", ["net_uuid"]);
         Some(Self {
             name: columns.get("name", name)?,
             interfaces: columns.references("interfaces"),
@@ -565,6 +572,7 @@ impl Row for PortRow {
             trunks: columns.set("trunks", number),
             vlan_mode: columns.optional("vlan_mode", text),
             bond_mode: columns.optional("bond_mode", text),
+            network_id: network_id.and_then(|id| id.parse().ok()),
         })
     }
 }

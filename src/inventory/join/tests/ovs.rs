@@ -63,6 +63,15 @@ fn the_port_of_a_tap_gives_the_strongest_evidence() {
 }
 
 #[test]
+fn the_network_is_that_of_the_port_unless_the_port_is_another_instances() {
+    let network = |vm_uuid| {
+        let port = Port { network_id: Some(OTHER), vm_uuid, ..ovs_port("vnet0", 5) };
+        only_vif(&host(&bridged(MAC, "vnet0", ""), &[link(7, "vnet0")], &[port])).network_id
+    };
+    assert_eq!([network(Some(WEB)), network(None), network(Some(OTHER))], [Some(OTHER), Some(OTHER), None]);
+}
+
+#[test]
 fn an_iface_id_that_is_no_uuid_is_no_evidence() {
     let port = Port { iface_id: Some("pod.namespace".into()), ..ovs_port("vnet0", 5) };
     let inventory = host(&bridged(MAC, "vnet0", ""), &[link(7, "vnet0")], &[port]);

@@ -104,6 +104,21 @@ fn a_set_is_one_value_or_any_number_of_them() {
 }
 
 #[test]
+fn a_port_that_neutrons_agent_has_wired_tells_its_network() {
+    let network = |other_config: Value| {
+        let ports = json!({ id(9).to_string(): { "new":
+            { "name": "tap", "interfaces": ["uuid", id(0)], "other_config": other_config } } });
+        let interface = interfaces([("tap", json!({ "name": "tap" }))]);
+        let ports = tables(&json!({ "Interface": interface["Interface"], "Port": ports })).ports();
+        ports.by_name("tap").unwrap().network_id
+    };
+    let wired = [["net_uuid", &*id(5).to_string()], ["network_type", "vxlan"], ["physical_network", "None"]];
+    assert_eq!(network(json!(["map", wired])), Some(id(5)));
+    assert_eq!(network(json!(["map", [["net_uuid", "None"]]])), None);
+    assert_eq!(network(json!(["map", []])), None);
+}
+
+#[test]
 fn a_row_that_cannot_be_used_is_named_and_costs_no_other() {
     let rows = json!({
         "Interface": {
