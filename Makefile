@@ -14,7 +14,7 @@ UNITDIR ?= /usr/lib/systemd/system
 all: build
 
 deps:
-	packaging/install-deps build hypervisor
+	packaging/install-deps build hypervisor test
 	tests/testbed/openvswitch install
 
 build:

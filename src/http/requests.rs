@@ -86,7 +86,7 @@ impl Answer for Front {
         let ids = RequestIds::of(request.headers());
         let (method, uri) = (request.method().clone(), request.uri().clone());
         let span = ids.span(&peer);
-        let mut request = compute::take_suffix(request.map(Body::new));
+        let mut request = compute::normalize(request.map(Body::new));
         let language = Language::of_request(&request);
         request.extensions_mut().insert(ids.clone());
 
@@ -107,7 +107,7 @@ impl Answer for Front {
     }
 
     fn refuse(&self, request: Request<Incoming>) -> Response {
-        let request = compute::take_suffix(request.map(Body::new));
+        let request = compute::normalize(request.map(Body::new));
         let mut response = Language::of_request(&request).refuse(Fault::unavailable("Every connection is taken."));
         RequestIds::of(request.headers()).tell(response.headers_mut());
         debug!("refused a request: every connection is taken");

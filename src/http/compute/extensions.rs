@@ -1,22 +1,28 @@
 //! The extension queries, as the Virtual Interfaces extension document shows them.
 
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use serde::Serialize;
 
 use super::{Ask, fault::Fault, format::Body};
 
 /// One extension of the Compute API.
 #[derive(Clone, Copy, Serialize)]
-struct Extension {
+pub(super) struct Extension {
+    /// Its name, for people.
     name: &'static str,
-    namespace: &'static str,
+    /// Its namespace in XML.
+    pub(super) namespace: &'static str,
+    /// Its name in URIs, and before fields that it adds.
     alias: &'static str,
+    /// When it last changed.
     updated: &'static str,
+    /// What it does.
     description: &'static str,
+    /// Where to read more.
     links: [(); 0],
 }
 
-const VIRTUAL_INTERFACES: Extension = Extension {
+pub(super) const VIRTUAL_INTERFACES: Extension = Extension {
     name: "VirtualInterfaces",
     namespace: "http://docs.openstack.org/ext/virtual_interfaces/api/v1.1",
     alias: "virtual_interfaces",
@@ -25,33 +31,61 @@ const VIRTUAL_INTERFACES: Extension = Extension {
     links: [],
 };
 
-/// The name in the document's header and the alias under which Nova later had it.
+/// The network's id in the list of virtual interfaces.
+pub(super) const EXTENDED_VIF_NET: Extension = Extension {
+    name: "ExtendedVIFNet",
+    namespace: "http://docs.openstack.org/compute/ext/extended-virtual-interfaces-net/api/v1.1",
+    alias: "OS-EXT-VIF-NET",
+    updated: "2013-03-07T00:00:00+00:00",
+    description: "Adds network id parameter to the virtual interface list.",
+    links: [],
+};
+
+/// `os-interface`.
+const ATTACH_INTERFACES: Extension = Extension {
+    name: "AttachInterfaces",
+    namespace: "http://docs.openstack.org/compute/ext/interfaces/api/v1.1",
+    alias: "os-attach-interfaces",
+    updated: "2012-07-22T00:00:00+00:00",
+    description: "Attach interface support.",
+    links: [],
+};
+
+const SERVED: [Extension; 3] = [VIRTUAL_INTERFACES, EXTENDED_VIF_NET, ATTACH_INTERFACES];
+
+/// Further names of [`VIRTUAL_INTERFACES`]: that in its document's header and the alias under which Nova later had it.
 const OTHER_ALIASES: [&str; 2] = ["MID-VRT", "os-virtual-interfaces"];
 
 /// `GET {base}/extensions`
 pub(super) async fn list(ask: Ask) -> Response {
-    ask.answer(|ask| Ok(ask.format.body(&List { extensions: [VIRTUAL_INTERFACES] }).into_response()))
+    ask.answer(|ask| Ok(ask.format.body(&List { extensions: SERVED })))
 }
 
 /// `GET {base}/extensions/{alias}`
 pub(super) async fn show(ask: Ask) -> Response {
     ask.answer(|ask| {
-        let alias = &*ask.path.alias;
-        if alias == VIRTUAL_INTERFACES.alias || OTHER_ALIASES.contains(&alias) {
-            Ok(ask.format.body(&One { extension: VIRTUAL_INTERFACES }).into_response())
-        } else {
-            Err(Fault::not_found(format!("There is no extension with the alias {alias}.")))
-        }
+        let alias = match &*ask.path.alias {
+            other if OTHER_ALIASES.contains(&other) => VIRTUAL_INTERFACES.alias,
+            alias => alias,
+        };
+        let extension = SERVED.into_iter().find(|extension| extension.alias == alias);
+        let extension =
+            extension.ok_or_else(|| Fault::not_found(format!("There is no extension with the alias {alias}.")))?;
+        Ok(ask.format.body(&One { extension }))
     })
 }
 
+/// The list of extensions.
 #[derive(Serialize)]
 struct List {
-    extensions: [Extension; 1],
+    /// The extensions.
+    extensions: [Extension; 3],
 }
 
+/// One extension.
 #[derive(Serialize)]
 struct One {
+    /// The extension.
     extension: Extension,
 }
 
@@ -86,7 +120,7 @@ impl Body for List {
         struct Root {
             #[serde(rename = "@xmlns")]
             xmlns: &'static str,
-            extension: [Element; 1],
+            extension: [Element; 3],
         }
         Root { xmlns: COMMON_1_0, extension: self.extensions.map(|extension| extension.element(None)) }
     }
@@ -99,4 +133,4 @@ impl Body for One {
 }
 
 /// The namespace of what all OpenStack APIs share.
-const COMMON_1_0: &str = "http://docs.openstack.org/common/api/v1.0";
+pub(super) const COMMON_1_0: &str = "http://docs.openstack.org/common/api/v1.0";

@@ -51,6 +51,11 @@ impl Fault {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "badMethod", format!("{method} is not allowed here."))
     }
 
+    /// A version that is not spoken here.
+    pub(in crate::http) fn not_acceptable(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_ACCEPTABLE, "computeFault", message)
+    }
+
     pub(in crate::http) fn build_in_progress() -> Self {
         Self::new(
             StatusCode::CONFLICT,
@@ -113,7 +118,9 @@ impl Fault {
 
     pub(in crate::http) fn response(self, format: Format) -> Response {
         let mut response = (self.status, format.body(&self)).into_response();
-        self.tell(response.headers_mut());
+        let headers = response.headers_mut();
+        headers.insert(header::VARY, HeaderValue::from_static("Accept"));
+        self.tell(headers);
         response
     }
 

@@ -76,6 +76,24 @@ impl Format {
     }
 }
 
+/// The path's beginning that means the same as the version of a vendor media type: `/v1.1` for
+/// `application/vnd.openstack.compute+xml;version=1.1`.
+pub(super) fn version_of_accept(headers: &HeaderMap) -> Option<&'static str> {
+    let ranges = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    ranges.flat_map(|value| value.split(',')).find_map(|range| {
+        let mut parts = range.split(';').map(str::trim);
+        parts
+            .next()
+            .filter(|essence| essence.to_ascii_lowercase().starts_with("application/vnd.openstack.compute+"))?;
+        match parts.find_map(|parameter| parameter.strip_prefix("version="))?.trim_matches('"') {
+            "1.1" => Some("/v1.1"),
+            "2" | "2.0" => Some("/v2"),
+            "2.1" => Some("/v2.1"),
+            _ => None,
+        }
+    })
+}
+
 fn write_xml(root: &impl Serialize) -> Result<Vec<u8>, quick_xml::SeError> {
     let mut text = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
     quick_xml::se::to_writer(&mut text, root)?;
