@@ -16,6 +16,7 @@ all: build
 deps:
 	packaging/install-deps build hypervisor test
 	tests/testbed/openvswitch install
+	tests/testbed/clients install
 
 build:
 	packaging/install-deps build

@@ -10,6 +10,7 @@
 //! * `ovsdb` does so with a real Open vSwitch;
 //! * `reread` asks for an instance to be read again;
 //! * `clock` sets the wall clock;
+//! * `clients` asks as real clients of OpenStack do;
 //! * `identity` asks as everybody who may and who may not: by certificates, headers, the socket's peer;
 //! * `chaos` does what comes, at random, with faults, and compares every answer after each step.
 //!
@@ -18,6 +19,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
 mod chaos;
+mod clients;
 mod clock;
 mod connections;
 mod daemon;
