@@ -2,12 +2,7 @@
 //!
 //! What vifd says is compared with what `ovs-vsctl` says.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 use tokio::{runtime::Runtime, sync::watch, task::JoinHandle, time::timeout};
@@ -19,60 +14,30 @@ use vifd::{
     },
 };
 
-use crate::support::{
-    LIMIT, eventually,
-    hypervisor::{Hypervisor, output},
-    vifd::Vifd,
-};
+use crate::support::{LIMIT, eventually, hypervisor::Hypervisor, openvswitch::Switch, vifd::Vifd};
 
-const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/testbed/openvswitch");
 const QEMU: &str = "qemu:///system";
 
-/// Open vSwitch in a hypervisor.
-struct Switch<'a>(&'a Hypervisor);
-
-impl<'a> Switch<'a> {
-    fn start(hypervisor: &'a Hypervisor) -> Self {
-        let switch = Self(hypervisor);
-        switch.control("start", &[]);
-        switch
-    }
-
-    /// Runs a command of the script.
-    fn control(&self, command: &str, arguments: &[&str]) {
-        output(Command::new(SCRIPT).arg(command).arg(self.0.dir()).args(arguments));
-    }
-
-    /// Runs `ovs-vsctl`, which waits until the switch has done what it says.
-    fn vsctl(&self, arguments: &str) -> String {
-        self.0.run(&format!("ovs-vsctl {arguments}"))
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.0.dir().join("run/openvswitch/db.sock")
-    }
-
-    /// What `ovs-vsctl` says of every port: `name ofport tag error`.
-    fn truth(&self) -> Vec<String> {
-        let rows = |table: &str, columns: &str| -> Vec<Value> {
-            let text = self.vsctl(&format!("--format=json --columns={columns} list {table}"));
-            serde_json::from_str::<Value>(&text).unwrap()["data"].as_array().unwrap().clone()
-        };
-        let empty = json!(["set", []]);
-        let or_dash = |value: &Value| match value {
-            Value::String(text) => text.clone(),
-            value if *value == empty || *value == json!(-1) => "-".to_owned(),
-            value => value.to_string(),
-        };
-        let tags = rows("Port", "name,tag");
-        let tag = |name: &Value| tags.iter().find(|row| row[0] == *name).map_or("-".to_owned(), |row| or_dash(&row[1]));
-        let lines = rows("Interface", "name,ofport,error")
-            .into_iter()
-            .map(|row| format!("{} {} {} {}", or_dash(&row[0]), or_dash(&row[1]), tag(&row[0]), or_dash(&row[2])));
-        let mut lines: Vec<_> = lines.collect();
-        lines.sort();
-        lines
-    }
+/// What `ovs-vsctl` says of every port: `name ofport tag error`.
+fn truth(switch: &Switch) -> Vec<String> {
+    let rows = |table: &str, columns: &str| -> Vec<Value> {
+        let text = switch.vsctl(&format!("--format=json --columns={columns} list {table}"));
+        serde_json::from_str::<Value>(&text).unwrap()["data"].as_array().unwrap().clone()
+    };
+    let empty = json!(["set", []]);
+    let or_dash = |value: &Value| match value {
+        Value::String(text) => text.clone(),
+        value if *value == empty || *value == json!(-1) => "-".to_owned(),
+        value => value.to_string(),
+    };
+    let tags = rows("Port", "name,tag");
+    let tag = |name: &Value| tags.iter().find(|row| row[0] == *name).map_or("-".to_owned(), |row| or_dash(&row[1]));
+    let lines = rows("Interface", "name,ofport,error")
+        .into_iter()
+        .map(|row| format!("{} {} {} {}", or_dash(&row[0]), or_dash(&row[1]), tag(&row[0]), or_dash(&row[2])));
+    let mut lines: Vec<_> = lines.collect();
+    lines.sort();
+    lines
 }
 
 /// The source itself, without the daemon around it.
@@ -103,7 +68,7 @@ impl Followed {
         result.unwrap_or_else(|_| panic!("waited in vain for: {what}; there is: {:#?}", there_is())).data
     }
 
-    /// In the words of [`Switch::truth`].
+    /// In the words of [`truth`].
     fn says(&self) -> Vec<String> {
         let snapshot = self.rx.borrow().clone();
         let number = |n: Option<u16>| n.map_or("-".to_owned(), |n| n.to_string());
@@ -114,7 +79,7 @@ impl Followed {
     }
 
     fn agrees(&self, switch: &Switch, after: &str) {
-        eventually(after, || (self.says() == switch.truth()).then_some(()));
+        eventually(after, || (self.says() == truth(switch)).then_some(()));
     }
 }
 

@@ -5,7 +5,7 @@
 # All ids follow from the two, so that a domain can be described again later.
 #
 # The guests have no disk and no kernel: QEMU runs firmware that halts at once, a container sleeps.
-# Both have real interfaces on the bridge br0.
+# Both have real interfaces, on the bridge br0 unless something else is said.
 
 # A UUID for these words, always the same one.
 uuid_of() {
@@ -32,22 +32,42 @@ tap_name() {
     echo "tap${port:0:11}"
 }
 
-# interface N J [ELEMENTS]: an interface on br0; ELEMENTS are further XML in it.
+own_bridge_name() {
+    local port
+    port=$(port_uuid "$1" "$2")
+    echo "qbr${port:0:11}"
+}
+
+# interface N J [ELEMENTS [WIRING]]: an interface; ELEMENTS are further XML in it. WIRING says what it is plugged into:
+#   bridge       the bridge br0 (the default)
+#   virtualport  the Open vSwitch bridge br-int, by libvirt
+#   unmanaged    nothing: the tap is somebody else's
+#   hybrid       a bridge of its own
 interface() {
+    local type=bridge source='' managed=''
+    case ${4-bridge} in
+    bridge) source="<source bridge='br0'/>" ;;
+    virtualport)
+        source="<source bridge='br-int'/><virtualport type='openvswitch'>
+  <parameters interfaceid='$(port_uuid "$1" "$2")'/></virtualport>"
+        ;;
+    unmanaged) type=ethernet managed=" managed='no'" ;;
+    hybrid) source="<source bridge='$(own_bridge_name "$1" "$2")'/>" ;;
+    esac
     cat <<EOF
-<interface type='bridge'>
+<interface type='$type'>
   <mac address='$(mac_address "$1" "$2")'/>
-  <source bridge='br0'/>
-  <target dev='$(tap_name "$1" "$2")'/>
+  $source
+  <target dev='$(tap_name "$1" "$2")'$managed/>
   ${3-}
 </interface>
 EOF
 }
 
-# hot_plug_interface N J: one that names its port in the alias, since the domain's metadata was
+# hot_plug_interface N J [WIRING]: one that names its port in the alias, since the domain's metadata was
 # written before it came.
 hot_plug_interface() {
-    interface "$1" "$2" "<model type='virtio'/><alias name='ua-$(port_uuid "$1" "$2")'/>"
+    interface "$1" "$2" "<model type='virtio'/><alias name='ua-$(port_uuid "$1" "$2")'/>" "${3-bridge}"
 }
 
 # nova_metadata N INTERFACES
@@ -81,10 +101,10 @@ $(for ((j = 0; j < $2; j++)); do
 EOF
 }
 
-# qemu_domain N FIRMWARE [qemu|kvm [INTERFACES]]: a guest that halts at once. ACPI is there for
+# qemu_domain N FIRMWARE [qemu|kvm [INTERFACES [WIRING]]]: a guest that halts at once. ACPI is there for
 # hot-plug, and the first of several interfaces has two queues.
 qemu_domain() {
-    local n=$1 firmware=$2 type=${3:-qemu} interfaces=${4:-1} tcg='' driver='' j
+    local n=$1 firmware=$2 type=${3:-qemu} interfaces=${4:-1} wiring=${5:-bridge} tcg='' driver='' j
     # Emulated guests would otherwise reserve much memory for translated code, of which they have none.
     [[ $type != qemu ]] || tcg="<tcg><tb-cache unit='MiB'>1</tb-cache></tcg>"
     ((interfaces == 1)) || driver="<driver queues='2'/>"
@@ -103,8 +123,8 @@ qemu_domain() {
   <devices>
     <controller type='usb' model='none'/>
     <memballoon model='none'/>
-    $(interface "$n" 0 "<model type='virtio'/>$driver")
-    $(for ((j = 1; j < interfaces; j++)); do interface "$n" "$j" "<model type='virtio'/>"; done)
+    $(interface "$n" 0 "<model type='virtio'/>$driver" "$wiring")
+    $(for ((j = 1; j < interfaces; j++)); do interface "$n" "$j" "<model type='virtio'/>" "$wiring"; done)
   </devices>
 </domain>
 EOF

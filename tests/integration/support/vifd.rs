@@ -40,16 +40,14 @@ cache = '{}'
             cache.display()
         );
         // That of a private hypervisor; elsewhere there is none, and certainly not this machine's.
-        let ovsdb = format!(
-            "
-[ovsdb]
-socket = '{}'
-",
-            dir.join("run/openvswitch/db.sock").display()
-        );
+        let section = format!("[ovsdb]\nsocket = '{}'\n", dir.join("run/openvswitch/db.sock").display());
+        let config = match config.split_once("[ovsdb]\n") {
+            Some((before, after)) => format!("{before}{section}{after}"),
+            None => format!("{config}\n{section}"),
+        };
         let anyone = "\n[tcp]\nlisten = '127.0.0.1:0'\nanyone_on_loopback_is_admin = true\n";
         let tcp = if config.contains("[tcp]") { "" } else { anyone };
-        fs::write(&file, own + config + tcp + &ovsdb).unwrap();
+        fs::write(&file, own + &config + tcp).unwrap();
         command.args(["--log", "debug", "--config"]).arg(&file);
         let process =
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log).unwrap()).spawn().unwrap();
