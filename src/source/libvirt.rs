@@ -54,6 +54,15 @@ pub struct Domains {
     pub unreadable: BTreeMap<Uuid, Unreadable>,
 }
 
+impl Domains {
+    /// Those that were on their way to another host. libvirt says so in an event that it does not repeat, so a session
+    /// believes the one before, and has them read with that in mind.
+    fn leaving(&self) -> impl Iterator<Item = Uuid> {
+        let leaving = self.known.iter().filter(|(_, domain)| domain.migration == Some(Migration::Outgoing));
+        leaving.map(|(uuid, _)| *uuid)
+    }
+}
+
 /// Since when and why a domain cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unreadable {
@@ -161,6 +170,7 @@ async fn session(source: &mut Source, workers: &Arc<Semaphore>) -> Result<Infall
     let permit = Arc::clone(workers).acquire_owned().await.expect("the semaphore is never closed");
     let worker =
         Worker::open(FIRST, Arc::clone(&source.uri), &source.config, Some(wakes.clone()), reports.clone(), permit)?;
+    let domains = Domains::clone(&source.tx.borrow().data);
     let mut session = Session {
         uri: &source.uri,
         config: &source.config,
@@ -169,7 +179,8 @@ async fn session(source: &mut Source, workers: &Arc<Semaphore>) -> Result<Infall
         worker,
         left_behind: Vec::new(),
         reports,
-        domains: Domains::clone(&source.tx.borrow().data),
+        leaving: domains.leaving().collect(),
+        domains,
         urgent: BTreeMap::new(),
         queue: BTreeSet::new(),
         look_for_changes: false,
@@ -178,7 +189,6 @@ async fn session(source: &mut Source, workers: &Arc<Semaphore>) -> Result<Infall
         heard: Instant::now(),
         resync: Instant::now(),
         stuck: BTreeSet::new(),
-        leaving: BTreeSet::new(),
     };
     tokio::select! {
         result = session.follow(reports_rx, &mut wakes_rx) => result,

@@ -348,6 +348,32 @@ fn a_live_migration_is_a_state_of_the_record_on_both_hosts() {
 
 #[test]
 #[ignore = "needs root: run by make test"]
+fn a_restart_in_the_middle_of_a_migration_knows_that_the_guest_is_leaving() {
+    let (here, there) = (Hypervisor::start(), Hypervisor::start());
+    here.make_guests_heavy();
+    here.create_guest(1, 1);
+    let vifd = here.vifd("");
+    let path = format!("/host/v1/instances/{}", uuid(1));
+    let outgoing = |answer: &Value| answer["instance"]["migration"] == "outgoing";
+    let script = format!(
+        "virsh -q -c '{}' migrate --live --bandwidth 1 instance-00000001 '{}' --migrateuri unix://{}",
+        here.uri(),
+        there.uri(),
+        here.dir().join("migration").display()
+    );
+    let mut migration = Command::new("bash").args(["-c", &script]).spawn().unwrap();
+    vifd.wait("it is leaving", &path, outgoing);
+    assert!(vifd.end("-TERM").success());
+    let vifd = here.vifd("");
+    let synced = |answer: &Value| answer["instance"]["stale"].is_null() || answer["error"].is_object();
+    let first = vifd.wait("libvirt was read", &path, synced);
+    assert!(outgoing(&first), "{first}");
+    assert!(migration.wait().unwrap().success());
+    eventually("it has left", || (vifd.request("GET", &path, &[]).status == 404).then_some(()));
+}
+
+#[test]
+#[ignore = "needs root: run by make test"]
 fn a_domain_that_never_answers_is_stale_alone() {
     let hypervisor = Hypervisor::start();
     // libvirt holds a domain's lock while its hook runs, and every call about the domain waits for the lock.

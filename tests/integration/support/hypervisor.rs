@@ -97,6 +97,17 @@ impl Hypervisor {
         self.create("qemu:///system", &format!("qemu_domain {n} {} qemu {interfaces}", firmware.display()));
     }
 
+    /// Makes the firmware of the guests so large that a migration at 1 MiB/s takes some seconds.
+    pub fn make_guests_heavy(&self) {
+        let path = self.dir.join("halt.bin");
+        // Still nothing but HLT, before what is there.
+        let mut firmware = vec![0xf4; 4 << 20];
+        let halt = std::fs::read(&path).unwrap();
+        let start = firmware.len() - halt.len();
+        firmware[start..].copy_from_slice(&halt);
+        std::fs::write(path, firmware).unwrap();
+    }
+
     /// Starts the daemon inside.
     pub fn vifd(&self, config: &str) -> Vifd {
         let vifd = Vifd::start(self.command(VIFD), &self.dir, config);
