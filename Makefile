@@ -30,7 +30,7 @@ test: deps
 # Random operations and faults for SECONDS, every answer compared after each; SEED gives those of another run again.
 chaos: deps
 	VIFD_CHAOS_SECONDS=$(SECONDS) VIFD_CHAOS_SEED=$(SEED) \
-		cargo test --locked --test integration whatever_happens -- --include-ignored --nocapture
+		cargo test --locked --test integration chaos:: -- --include-ignored --nocapture
 
 check:
 	packaging/install-deps build
