@@ -107,9 +107,17 @@ pub enum SessionError {
 }
 
 /// libvirt's own message, without the codes that `virt` adds.
+///
+/// Not also its source: the chain of an error tells each of them.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .0.message())]
-pub struct LibvirtError(#[from] virt::error::Error);
+pub struct LibvirtError(virt::error::Error);
+
+impl From<virt::error::Error> for LibvirtError {
+    fn from(error: virt::error::Error) -> Self {
+        Self(error)
+    }
+}
 
 /// One hypervisor to follow.
 #[derive(Debug)]
