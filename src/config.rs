@@ -95,6 +95,10 @@ pub struct LibvirtConfig {
     /// after three intervals. Default `"2s"`.
     #[serde(with = "humantime_serde")]
     pub keepalive_interval: Duration,
+    /// The longest pause between attempts to get a lost connection back; the first come sooner. Default `"5s"`: it
+    /// costs nothing while libvirt is away for days, and does not keep an operator waiting who has just started it.
+    #[serde(with = "humantime_serde")]
+    pub retry_interval: Duration,
 }
 
 /// `[netlink]`
@@ -169,6 +173,7 @@ impl Default for LibvirtConfig {
             resync_interval: Duration::from_secs(300),
             call_timeout: Duration::from_secs(2),
             keepalive_interval: Duration::from_secs(2),
+            retry_interval: Duration::from_secs(5),
         }
     }
 }

@@ -150,6 +150,7 @@ pub fn now() -> Timestamp {
 #[derive(Debug)]
 pub struct Backoff {
     next: Duration,
+    longest: Duration,
 }
 
 impl Backoff {
@@ -158,23 +159,33 @@ impl Backoff {
     /// Long enough to cost nothing while a source is away for days, short enough not to keep an operator waiting
     /// who has just started it.
     const LONGEST: Duration = Duration::from_secs(5);
+    /// Slow: a source that is back waits for a quarter of its absence at most, since most restarts take a second.
+    const GROWTH: f64 = 1.25;
+
+    /// Delays that grow to `longest`.
+    #[must_use]
+    pub fn up_to(longest: Duration) -> Self {
+        // Even a mistaken zero must not occupy a processor.
+        let longest = longest.max(Duration::from_millis(1));
+        Self { next: Self::FIRST.min(longest), longest }
+    }
 
     /// How long to wait before the next attempt. Jitter keeps many agents from moving in step.
     pub fn delay(&mut self) -> Duration {
         let delay = self.next;
-        self.next = (delay * 2).min(Self::LONGEST);
+        self.next = delay.mul_f64(Self::GROWTH).min(self.longest);
         delay.mul_f64(0.75 + fastrand::f64() / 2.0)
     }
 
     /// Starts from the shortest delay again: the source was reached.
     pub fn reset(&mut self) {
-        *self = Self::default();
+        *self = Self::up_to(self.longest);
     }
 }
 
 impl Default for Backoff {
     fn default() -> Self {
-        Self { next: Self::FIRST }
+        Self::up_to(Self::LONGEST)
     }
 }
 

@@ -136,7 +136,7 @@ pub struct Source {
 
 /// Follows one hypervisor until `shutdown`.
 pub async fn run(mut source: Source, shutdown: CancellationToken) {
-    let mut backoff = Backoff::default();
+    let mut backoff = Backoff::up_to(source.config.retry_interval);
     let workers = Arc::new(Semaphore::new(WORKERS));
     loop {
         let started = Instant::now();

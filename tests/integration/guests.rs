@@ -15,7 +15,7 @@ use crate::support::{
 const QEMU: &str = "qemu:///system";
 const LXC: &str = "lxc:///system";
 
-fn uuid(n: u32) -> String {
+pub fn uuid(n: u32) -> String {
     Hypervisor::id(&format!("server_uuid {n}"))
 }
 
@@ -64,7 +64,7 @@ fn answer(vifd: &Vifd) -> Vec<String> {
     lines
 }
 
-fn agree(hypervisor: &Hypervisor, vifd: &Vifd, after: &str) {
+pub fn agree(hypervisor: &Hypervisor, vifd: &Vifd, after: &str) {
     let mut last = (vec![], vec![]);
     let agreed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         eventually(after, || {

@@ -9,6 +9,7 @@
 //! * `starts` has starts hang;
 //! * `ovsdb` does so with a real Open vSwitch;
 //! * `reread` asks for an instance to be read again;
+//! * `reconnects` cuts the connections to libvirt;
 //! * `clock` sets the wall clock;
 //! * `clients` asks as real clients of OpenStack do;
 //! * `identity` asks as everybody who may and who may not: by certificates, headers, the socket's peer;
@@ -30,6 +31,7 @@ mod kinds;
 mod libvirt;
 mod netlink;
 mod ovsdb;
+mod reconnects;
 mod reread;
 mod starts;
 mod support;
