@@ -19,7 +19,11 @@ use std::{
 use futures_util::future::select_all;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use tokio::{sync::watch, task::spawn_blocking, time::timeout};
+use tokio::{
+    sync::watch,
+    task::spawn_blocking,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -155,8 +159,8 @@ fn encode(records: &Records) -> Vec<u8> {
 /// # Errors
 /// The file cannot be written.
 pub fn save(path: &Path, records: &Records) -> Result<(), CacheError> {
+    let new = path.with_extension("new");
     let write = || {
-        let new = path.with_extension("new");
         // Names and addresses of tenants: for the daemon's own eyes.
         let _ = fs::remove_file(&new);
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
@@ -166,7 +170,11 @@ pub fn save(path: &Path, records: &Records) -> Result<(), CacheError> {
         // The new name is as lasting as the content.
         File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
     };
-    write().map_err(|source| CacheError::Write { path: path.to_owned(), source })
+    write().map_err(|source| {
+        // What is there of it would only take up space.
+        let _ = fs::remove_file(&new);
+        CacheError::Write { path: path.to_owned(), source }
+    })
 }
 
 impl<T> Record<T> {
@@ -218,6 +226,7 @@ pub async fn run(
                 // A burst of changes costs one write.
                 stopping = timeout(PAUSE, shutdown.cancelled()).await.is_ok();
             }
+            () = sleep(RETRY), if failing => {}
             () = shutdown.cancelled() => stopping = true,
         }
         let records = records(&mut hypervisors, &mut ports);
@@ -258,6 +267,8 @@ const LONGEST: u64 = 256 << 20;
 /// How long changes are gathered before they are written. What is lost by a crash in between is read from libvirt
 /// anyway, a moment later.
 const PAUSE: Duration = Duration::from_secs(1);
+/// When to try again although nothing has changed: the disk was full and has space again.
+const RETRY: Duration = Duration::from_secs(10);
 /// `O_NONBLOCK`.
 const NONBLOCK: i32 = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
 

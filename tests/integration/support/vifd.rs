@@ -31,14 +31,10 @@ impl Vifd {
     /// its configuration. TCP goes to any free port and is open to anyone, unless `config` has a `[tcp]` of its own.
     pub fn start(mut command: Command, dir: &Path, config: &str) -> Self {
         let (socket, log, file) = (dir.join("vifd.sock"), dir.join("vifd.log"), dir.join("vifd.toml"));
-        let cache = dir.join("vifd.cache");
-        let own = format!(
-            "socket = '{}'
-cache = '{}'
-",
-            socket.display(),
-            cache.display()
-        );
+        let mut own = format!("socket = '{}'\n", socket.display());
+        if !config.contains("cache = ") {
+            own += &format!("cache = '{}'\n", dir.join("vifd.cache").display());
+        }
         // That of a private hypervisor; elsewhere there is none, and certainly not this machine's.
         let section = format!("[ovsdb]\nsocket = '{}'\n", dir.join("run/openvswitch/db.sock").display());
         let config = match config.split_once("[ovsdb]\n") {
