@@ -13,10 +13,9 @@
 //! * `clock` sets the wall clock;
 //! * `clients` asks as real clients of OpenStack do;
 //! * `identity` asks as everybody who may and who may not: by certificates, headers, the socket's peer;
+//! * `disk` takes no records;
 //! * `chaos` does what comes, at random, with faults, on one host and on two that guests migrate between, and compares
 //!   every answer after each step.
-//! * `disk` takes no records;
-//! * `chaos` does what comes, at random, with faults, and compares every answer after each step.
 //!
 //! All but the first three and most of `identity` need root and are ignored without it; `make test` runs everything.
 
