@@ -25,7 +25,7 @@ use self::{
     format::Format,
     version::{Microversion, Version},
 };
-use super::{App, auth::Identity};
+use super::{App, auth::Identity, limits::Allowance};
 
 mod content;
 mod extensions;
@@ -155,6 +155,8 @@ struct Ask {
     path: PathParameters,
     /// Nobody, where anybody may ask.
     identity: Option<Identity>,
+    /// What is left of the caller's rate limit: of the project's or, without one, of the peer's.
+    allowance: Option<Allowance>,
 }
 
 /// The variable parts of the paths.
@@ -189,6 +191,7 @@ impl FromRequestParts<App> for Ask {
             headers: std::mem::take(&mut parts.headers),
             path: path.map(|Path(path)| path).unwrap_or_default(),
             identity: parts.extensions.remove(),
+            allowance: parts.extensions.remove(),
         })
     }
 }

@@ -60,13 +60,12 @@ impl RateLimits {
         Self { project: Limit::new(per_project), peer: Limit::new(per_peer) }
     }
 
-    /// Counts a request of a peer.
+    /// Counts a request of a peer. None is left out: there is no limit then.
     ///
     /// # Errors
     /// It has made too many.
-    pub fn admit_peer(&self, peer: &Peer) -> Result<(), OverLimit> {
-        let Some(limit) = &self.peer else { return Ok(()) };
-        limit.admit(&Origin::of(peer)).map(drop)
+    pub fn admit_peer(&self, peer: &Peer) -> Result<Option<Allowance>, OverLimit> {
+        self.peer.as_ref().map(|limit| limit.admit(&Origin::of(peer))).transpose()
     }
 
     /// Counts a request for a project. None is left out: there is no limit then.
@@ -159,7 +158,7 @@ mod tests {
         let limits = RateLimits::new(0, 0);
         for _ in 0..1000 {
             assert_eq!(limits.admit_project(&Arc::from("p1")), Ok(None));
-            assert_eq!(limits.admit_peer(&peer("192.0.2.1:1")), Ok(()));
+            assert_eq!(limits.admit_peer(&peer("192.0.2.1:1")), Ok(None));
         }
     }
 }

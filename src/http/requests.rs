@@ -25,7 +25,7 @@ use super::{
     auth::{Authenticator, Identity, Refusal},
     compute,
     compute::fault::Fault,
-    limits::RateLimits,
+    limits::{OverLimit, RateLimits},
     serve::{Answer, Peer},
 };
 use crate::config::HttpConfig;
@@ -65,7 +65,8 @@ impl Front {
         if request.uri().path_and_query().is_some_and(|path| path.as_str().len() > MAX_URI) {
             return Err(Fault::uri_too_long());
         }
-        self.limits.admit_peer(peer).map_err(|over| Fault::over_rate_limit(over.wait))?;
+        let over_limit = |over: OverLimit| Fault::over_rate_limit(over.wait);
+        let mut allowance = self.limits.admit_peer(peer).map_err(over_limit)?;
         self.auth.identify(peer, &mut request).await.map_err(|refusal| self.fault(refusal))?;
         if let Some(identity) = request.extensions().get::<Identity>() {
             if Language::of_request(&request) == Language::Host && !identity.admin {
@@ -73,8 +74,11 @@ impl Front {
             }
             if let Some(project) = &identity.project {
                 Span::current().record("project", &**project);
-                self.limits.admit_project(project).map_err(|over| Fault::over_rate_limit(over.wait))?;
+                allowance = self.limits.admit_project(project).map_err(over_limit)?.or(allowance);
             }
+        }
+        if let Some(allowance) = allowance {
+            request.extensions_mut().insert(allowance);
         }
         Ok(self.router.clone().oneshot(request).await.unwrap_or_else(|never| match never {}))
     }

@@ -31,7 +31,7 @@ fn clients_of_openstack_work_unchanged() {
             { "id": "v1.1", "version": "" }, { "id": "v2.0", "version": "" }, { "id": "v2.1", "version": "2.100" },
         ],
         "nova extensions": ["virtual_interfaces", "OS-EXT-VIF-NET", "os-attach-interfaces"],
-        "nova limits": [],
+        "nova limits": [["ALL", 600_000, "MINUTE"]],
         "sdk": {
             "server_interfaces": [
                 { "port_id": ports[0], "mac_addr": macs[0], "port_state": "ACTIVE", "net_id": null,

@@ -61,7 +61,7 @@ json.dump(
         "nova interface_list": fields(novaclient("2.43", "/v2.1").servers.interface_list(server), "port_id", "mac_addr"),
         "nova versions": fields(two.versions.list(), "id", "version"),
         "nova extensions": [extension.alias for extension in two.list_extensions.show_all()],
-        "nova limits": list(two.limits.get().absolute),
+        "nova limits": [[limit.verb, limit.value, limit.unit] for limit in two.limits.get().rate],
         "sdk": sdk(),
     },
     sys.stdout,

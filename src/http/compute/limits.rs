@@ -1,33 +1,17 @@
 //! `GET {base}/limits`, in the guide's shape.
 
+use std::time::Duration;
+
 use axum::response::Response;
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
 use super::{Ask, extensions::COMMON_1_0, format::Body};
-
-/// A rate limit in force, and what the caller has left of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::http) struct Rate {
-    /// The paths that it counts, for people.
-    pub(in crate::http) uri: &'static str,
-    /// The same as a regular expression.
-    pub(in crate::http) regex: &'static str,
-    /// The methods that it counts.
-    pub(in crate::http) verb: &'static str,
-    /// Requests in each `unit`.
-    pub(in crate::http) value: u32,
-    /// How many may be made at once now.
-    pub(in crate::http) remaining: u32,
-    /// `SECOND`, `MINUTE`, `HOUR` or `DAY`.
-    pub(in crate::http) unit: &'static str,
-    /// When there may be another.
-    pub(in crate::http) next_available: Timestamp,
-}
+use crate::{http::limits::Allowance, source::now};
 
 /// `GET {base}/limits`
 pub(super) async fn show(ask: Ask) -> Response {
-    ask.answer(|ask| Ok(ask.format.body(&Limits::of(&[]))))
+    ask.answer(|ask| Ok(ask.format.body(&Limits::of(ask.allowance, now()))))
 }
 
 /// `{"limits": {…}}`
@@ -82,12 +66,22 @@ fn in_seconds<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::
 }
 
 impl Limits {
-    fn of(rates: &[Rate]) -> Self {
-        let path_rates = |rate: &Rate| {
-            let &Rate { uri, regex, verb, value, remaining, unit, next_available } = rate;
-            PathRates { uri, regex, limit: [RateLimit { value, verb, remaining, unit, next_available }] }
+    /// Of all calls together, since they are counted alike.
+    fn of(allowance: Option<Allowance>, now: Timestamp) -> Self {
+        // The schema has signed numbers.
+        let int = |n: u32| n.min(i32::MAX.unsigned_abs());
+        let path_rates = |Allowance { per_minute, remaining }| {
+            let wait = if remaining > 0 { Duration::ZERO } else { Duration::from_secs(60) / per_minute.max(1) };
+            let limit = RateLimit {
+                value: int(per_minute),
+                verb: "ALL",
+                remaining: int(remaining),
+                unit: "MINUTE",
+                next_available: now.checked_add(wait).unwrap_or(now),
+            };
+            PathRates { uri: "*", regex: ".*", limit: [limit] }
         };
-        Self { limits: Both { rate: rates.iter().map(path_rates).collect(), absolute: Absolute {} } }
+        Self { limits: Both { rate: allowance.map(path_rates).into_iter().collect(), absolute: Absolute {} } }
     }
 }
 
@@ -147,16 +141,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_rate_limit_is_told_in_the_guides_shape() {
-        let rate = Rate {
-            uri: "*",
-            regex: ".*",
-            verb: "ALL",
-            value: 600,
-            remaining: 599,
-            unit: "MINUTE",
-            next_available: "2011-12-15T22:42:45.5Z".parse().unwrap(),
-        };
-        let limits = Limits::of(&[rate]);
+        let now = "2011-12-15T22:42:45.5Z".parse().unwrap();
+        let limits = Limits::of(Some(Allowance { per_minute: 600, remaining: 599 }), now);
         assert_eq!(
             serde_json::to_string(&limits).unwrap(),
             r#"{"limits":{"rate":[{"uri":"*","regex":".*","limit":[{"value":600,"verb":"ALL","remaining":599,"unit":"MINUTE","next-available":"2011-12-15T22:42:45Z"}]}],"absolute":{}}}"#
@@ -164,5 +150,12 @@ mod tests {
         let xml = crate::http::compute::tests::text(Format::Xml.body(&limits)).await;
         assert!(xml.contains(r#"<rates><rate uri="*" regex=".*"><limit verb="ALL" value="600""#), "{xml}");
         validate(&xml).unwrap();
+    }
+
+    #[test]
+    fn who_has_nothing_left_may_ask_again_when_the_next_is_due() {
+        let now: Timestamp = "2011-12-15T22:42:45Z".parse().unwrap();
+        let limits = Limits::of(Some(Allowance { per_minute: 6, remaining: 0 }), now);
+        assert_eq!(limits.limits.rate[0].limit[0].next_available.to_string(), "2011-12-15T22:42:55Z");
     }
 }
