@@ -19,15 +19,19 @@ use self::{index::Index, join::Origin};
 use crate::{
     config::NameTemplate,
     mac::MacAddr,
+    pci::PciAddress,
     source::{
         Snapshot, SyncState,
         libvirt::{
             Domains,
-            domain::{DomainState, FixedIp, Interface, Manager, Migration, Owner, PciAddress},
+            domain::{DomainState, FixedIp, Interface, Manager, Migration, Owner},
             doubts::Doubts,
         },
         moment::Moment,
-        netlink::link::{Link, Links},
+        netlink::{
+            function::VirtualFunction,
+            link::{Link, Links},
+        },
         ovsdb::rows::{Port, Ports},
     },
 };
@@ -84,6 +88,8 @@ struct Keys {
 struct Carriers {
     device: Index<u32, VifPosition>,
     ovs_port: Index<Arc<str>, VifPosition>,
+    /// By the link of the physical function, and by the virtual function's own while the host has it.
+    virtual_function: Index<u32, VifPosition>,
 }
 
 /// A VIF's place: its instance's in [`Inventory::instances`], and its own in [`Instance::vifs`].
@@ -183,6 +189,9 @@ pub struct Vif {
     /// Why there is no such link.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub no_device: Option<NoDevice>,
+    /// The virtual function of a network card that it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub virtual_function: Option<PassedFunction>,
     /// The name of the Open vSwitch port that it is plugged into: usually the device's, but behind a Linux bridge
     /// (OpenStack's hybrid plug) another link's, and for a vhost-user socket no link's.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -196,6 +205,19 @@ pub struct Device {
     pub index: u32,
     /// Its name.
     pub name: Arc<str>,
+}
+
+/// A virtual function that is handed to a guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PassedFunction {
+    /// What its card says about it.
+    #[serde(flatten)]
+    pub function: VirtualFunction,
+    /// The link of the card's physical function.
+    pub physical_function: Device,
+    /// Its own link, which it has only while no guest has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<Device>,
 }
 
 /// Where a VIF id comes from, strongest evidence first.
@@ -246,6 +268,8 @@ pub enum Fact {
     Instance,
     /// The bridge that the VIF is plugged into.
     Bridge,
+    /// The VLAN that the VIF's frames are put into, 0 for none.
+    Vlan,
 }
 
 /// A source other than the domain's description.
@@ -254,6 +278,8 @@ pub enum Fact {
 pub enum FactSource {
     /// The VIF's port in the Open vSwitch database.
     Ovsdb,
+    /// The network card that the VIF is a virtual function of.
+    PhysicalFunction,
 }
 
 /// Why a VIF has no link on this host.
@@ -543,6 +569,7 @@ impl fmt::Display for Fact {
             Self::MacAddress => "MAC address",
             Self::Instance => "instance",
             Self::Bridge => "bridge",
+            Self::Vlan => "VLAN",
         })
     }
 }
@@ -551,6 +578,7 @@ impl fmt::Display for FactSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Ovsdb => "its Open vSwitch port",
+            Self::PhysicalFunction => "its physical function",
         })
     }
 }

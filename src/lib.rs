@@ -36,6 +36,7 @@
 //! | [`source::libvirt::reread`] | instances that somebody asks to be read again |
 //! | [`source::netlink`] | the kernel's links: following and listing them |
 //! | [`source::netlink::link`] | the pure decoding of link messages, and replaying them |
+//! | [`source::netlink::function`] | the virtual functions of network cards: pure decoding, and reading sysfs |
 //! | [`source::ovsdb`] | the Open vSwitch database: following it, where there is one |
 //! | [`source::ovsdb::rpc`], [`source::ovsdb::rows`] | its messages and its rows: pure decoding |
 //! | [`inventory`] | the truth: instances with their VIFs and links, look-ups by everything, and the pure join |
@@ -46,7 +47,7 @@
 //! | [`http::serve`] | connections: how many, how slow, and their end |
 //! | [`http::requests`], [`http::limits`] | what happens to every request before and after its handler; rate limits |
 //! | [`cli`] | `vifctl` |
-//! | [`config`], [`telemetry`], [`mac`] | leaves |
+//! | [`config`], [`telemetry`], [`mac`], [`pci`] | leaves |
 //!
 //! # Words
 //!
@@ -69,5 +70,6 @@ pub mod daemon;
 pub mod http;
 pub mod inventory;
 pub mod mac;
+pub mod pci;
 pub mod source;
 pub mod telemetry;

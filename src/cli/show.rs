@@ -8,7 +8,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 
 use crate::{
     http::host::{Answer, InstanceRecord, Instances, OneInstance, Sources, Sync, Who, WhoMatch},
-    inventory::{Instance, Match, Staleness, Vif},
+    inventory::{Instance, Match, PassedFunction, Staleness, Vif},
     source::{SyncState, libvirt::domain::Migration, moment::Moment, netlink::link::Link, ovsdb::rows::Port},
 };
 
@@ -111,6 +111,9 @@ fn vif_lines(text: &mut String, record: &InstanceRecord, n: usize, vif: &Vif) {
     if let Some(link) = record.links.iter().find(carried_by) {
         line("", link_summary(link));
     }
+    if let Some(function) = &vif.virtual_function {
+        line("VF", function_summary(function));
+    }
     if let Some(port) = record.ovs_ports.iter().find(|port| vif.ovs_port.as_ref() == Some(&port.name)) {
         line("OVS port", port_summary(port));
         if let Some(error) = &port.error {
@@ -187,6 +190,9 @@ fn match_sentence(found: &WhoMatch) -> String {
     if let Some(link) = link {
         let controller = found.controller_name.as_deref().map(|name| format!(", on {}", plain(name)));
         let _ = writeln!(text, "  device       {}{}", link_summary(link), controller.unwrap_or_default());
+    }
+    if let Some(function) = found.found.vif().and_then(|vif| vif.virtual_function.as_ref()) {
+        let _ = writeln!(text, "  VF           {}", function_summary(function));
     }
     if let Some(port) = ovs {
         let _ = writeln!(text, "  OVS port     {}", port_summary(port));
@@ -284,6 +290,25 @@ fn link_summary(link: &Link) -> String {
     let up = if link.up { "up" } else { "down" };
     let mac = link.mac.map(|mac| format!(", {mac}")).unwrap_or_default();
     format!("{}, set {up}, operational state {}, MTU {}{mac}", link.kind, link.oper_state, link.mtu)
+}
+
+fn function_summary(passed: &PassedFunction) -> String {
+    let PassedFunction { function, physical_function, link } = passed;
+    let mut parts =
+        vec![format!("{} of {}", function.number, plain(&physical_function.name)), function.pci.to_string()];
+    match &function.settings {
+        None => parts.push("settings unknown".to_owned()),
+        Some(settings) => {
+            parts.push(settings.mac.to_string());
+            parts.extend(settings.vlan.filter(|vlan| *vlan != 0).map(|vlan| format!("VLAN {vlan}")));
+            let switch = |on| if on { "on" } else { "off" };
+            parts.extend(settings.spoof_check.map(|on| format!("spoof check {}", switch(on))));
+            parts.extend(settings.trusted.map(|on| format!("trust {}", switch(on))));
+            parts.extend(settings.link_state.map(|state| format!("link {state}")));
+        }
+    }
+    parts.extend(link.as_ref().map(|link| format!("on the host as {}", plain(&link.name))));
+    parts.join(", ")
 }
 
 fn state(instance: &Instance) -> String {

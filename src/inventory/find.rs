@@ -5,10 +5,14 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Instance, Inventory, Vif, VifPosition};
+use super::{Carriers, Instance, Inventory, Vif, VifPosition};
 use crate::{
     mac::MacAddr,
-    source::{libvirt::domain::PciAddress, netlink::link::Link, ovsdb::rows::Port},
+    pci::PciAddress,
+    source::{
+        netlink::{function::VirtualFunction, link::Link},
+        ovsdb::rows::Port,
+    },
 };
 
 /// One thing that a look-up found: a link, an Open vSwitch port, a VIF with its instance, or those of them that belong
@@ -56,8 +60,10 @@ pub enum MatchedBy {
     VifId,
     /// A fixed address that the cloud's metadata gives to a VIF.
     FixedIp,
-    /// The address of a PCI device that was handed to a guest.
+    /// The address of a PCI device: a link's, a virtual function's, or one that was handed to a guest.
     PciAddress,
+    /// The MAC address that a network card was told for a virtual function.
+    FunctionMac,
     /// The PID of a process of an instance; told by `vifctl`, which looks into `/proc`.
     Process,
     /// An instance's UUID.
@@ -107,6 +113,8 @@ impl Inventory {
             for index in self.links_by_mac.get(&mac) {
                 found.link(index, MatchedBy::DeviceMac);
             }
+            let told = |function: &VirtualFunction| function.settings.as_ref().is_some_and(|told| told.mac == mac);
+            found.virtual_functions(told, MatchedBy::FunctionMac);
         }
         for position in self.by_key.target.get(thing) {
             let (_, vif) = self.vif(position);
@@ -139,10 +147,14 @@ impl Inventory {
                 found.add(Key::Vif(position), MatchedBy::FixedIp);
             }
         }
-        if let Ok(address) = PciAddress::try_from(thing.to_owned()) {
+        if let Ok(address) = thing.parse::<PciAddress>() {
             for position in self.by_key.pci.get(&address) {
                 found.add(Key::Vif(position), MatchedBy::PciAddress);
             }
+            for link in self.links.iter().filter(|link| link.pci == Some(address)) {
+                found.link(link.index, MatchedBy::PciAddress);
+            }
+            found.virtual_functions(|function| function.pci == address, MatchedBy::PciAddress);
         }
         for instance in self.by_key.name.get(thing) {
             found.add(Key::Instance(instance), MatchedBy::InstanceName);
@@ -218,9 +230,26 @@ impl<'a> Found<'a> {
         }
     }
 
-    /// A link stands for the VIFs that it carries; for itself only if it carries none.
+    /// A virtual function stands for the VIFs that it is, else for the card that has it.
+    fn virtual_functions(&mut self, wanted: impl Fn(&VirtualFunction) -> bool, matched_by: MatchedBy) {
+        let inventory = self.inventory;
+        let functions = inventory.links.iter().flat_map(|link| link.virtual_functions.iter().map(move |f| (link, f)));
+        for (link, function) in functions.filter(|(_, function)| wanted(function)) {
+            let mut vifs = inventory.by_key.pci.get(&function.pci).map(Key::Vif).peekable();
+            if vifs.peek().is_none() {
+                self.add(Key::Link(link.index), matched_by);
+            }
+            for key in vifs {
+                self.add(key, matched_by);
+            }
+        }
+    }
+
+    /// A link stands for the VIFs that it carries, or that are its card's virtual functions; for itself only if there are
+    /// none.
     fn link(&mut self, index: u32, matched_by: MatchedBy) {
-        let mut carried = self.inventory.by_carrier.device.get(&index).map(Key::Vif).peekable();
+        let Carriers { device, virtual_function, .. } = &*self.inventory.by_carrier;
+        let mut carried = device.get(&index).chain(virtual_function.get(&index)).map(Key::Vif).peekable();
         if carried.peek().is_none() {
             self.add(Key::Link(index), matched_by);
         }
@@ -279,6 +308,7 @@ impl fmt::Display for MatchedBy {
             Self::VifId => "VIF id",
             Self::FixedIp => "fixed address of the VIF",
             Self::PciAddress => "PCI address",
+            Self::FunctionMac => "MAC address of the virtual function",
             Self::Process => "PID",
             Self::InstanceUuid => "instance UUID",
             Self::InstanceName => "instance name",

@@ -4,6 +4,7 @@ use std::{cell::OnceCell, collections::BTreeSet, path::Path, sync::Arc};
 
 use uuid::Uuid;
 
+use self::function::Functions;
 use super::{
     Carriers, Device, Disagreement, Evidence, Fact, FactSource, Hypervisor, Index, Instance, Inventory, Keys, NoDevice,
     Staleness, View, Vif, VifPosition,
@@ -21,6 +22,8 @@ use crate::{
         ovsdb::rows::{Port, Ports},
     },
 };
+
+mod function;
 
 /// Joins what the sources say. A record that is as it was in `previous` is the same record, with its revision.
 ///
@@ -61,7 +64,13 @@ pub fn join(view: &View, template: &NameTemplate, previous: &Inventory) -> Inven
         template,
         shared: &shared,
         same_shared: shared == previous.origin.shared,
-        devices: Devices { links, links_by_name: &links_by_name, pending, switch: Switch::new(ports, links) },
+        devices: Devices {
+            links,
+            links_by_name: &links_by_name,
+            pending,
+            switch: Switch::new(ports, links),
+            functions: Functions::new(links),
+        },
         touched: (same_pending && same_ports).then(|| difference.touched(previous)),
         previous,
     };
@@ -137,13 +146,17 @@ impl<'a> Difference<'a> {
     }
 
     /// The positions of the instances whose VIFs may be carried by other links now: those whose targets are names that
-    /// mean another link. (Where there is an Open vSwitch, more than names matters.)
+    /// mean another link, or which were handed a device that such a link knows of. (Where there is an Open vSwitch, more
+    /// than that matters.)
     fn touched(&self, previous: &Inventory) -> BTreeSet<u32> {
-        if !self.has(|link| (&link.name, &link.altnames)) {
-            return BTreeSet::new();
-        }
-        let named = self.old.iter().chain(&self.new).flat_map(|link| names(link));
-        named.flat_map(|name| previous.by_key.target.get(name)).map(|position| position.instance).collect()
+        let links = || self.old.iter().chain(&self.new);
+        let functions = links().flat_map(|link| &link.virtual_functions).map(|function| function.pci);
+        let addresses = functions.chain(links().filter_map(|link| link.pci));
+        let handed = addresses.flat_map(|address| previous.by_key.pci.get(&address));
+        let renamed = self.has(|link| (&link.name, &link.altnames));
+        let names = links().filter(|_| renamed).flat_map(|link| names(link));
+        let carried = names.flat_map(|name| previous.by_key.target.get(name));
+        handed.chain(carried).map(|position| position.instance).collect()
     }
 }
 
@@ -217,6 +230,7 @@ impl Joint<'_> {
             device == vif.device
                 && no_device == vif.no_device
                 && port.map(Arc::as_ptr) == self.previous.ovs_port(vif).map(Arc::as_ptr)
+                && self.devices.functions.find(interface) == vif.virtual_function
         })
     }
 
@@ -274,6 +288,13 @@ impl Carriers {
         Self {
             device: vifs().filter_map(|(vif, position)| Some((vif.device.as_ref()?.index, position))).collect(),
             ovs_port: vifs().filter_map(|(vif, position)| Some((vif.ovs_port.clone()?, position))).collect(),
+            virtual_function: vifs()
+                .filter_map(|(vif, position)| Some((vif.virtual_function.as_ref()?, position)))
+                .flat_map(|(function, position)| {
+                    let own = function.link.as_ref().map(|link| link.index);
+                    own.into_iter().chain([function.physical_function.index]).map(move |index| (index, position))
+                })
+                .collect(),
         }
     }
 }
@@ -304,6 +325,7 @@ struct Devices<'a> {
     links_by_name: &'a Index<Arc<str>, u32>,
     pending: bool,
     switch: Switch<'a>,
+    functions: Functions<'a>,
 }
 
 impl Devices<'_> {
@@ -447,6 +469,11 @@ fn vif(domain: &Domain, position: usize, shared: &SharedStarts, devices: &Device
     let interface = &domain.interfaces[position];
     let (device, no_device) = devices.find(domain, interface);
     let ovs_port = devices.switch.find(domain, interface, device.as_ref()).map(Arc::as_ref);
+    let virtual_function = devices.functions.find(interface);
+    let mut disagreements = ovs_port.map(|port| disagreements(domain, interface, port)).unwrap_or_default();
+    if let Some(function) = virtual_function.as_ref().filter(|_| domain.is_active()) {
+        disagreements.extend(function::disagreements(interface, function));
+    }
     let mut evidence = vif_id::evidence(domain, position, shared, ovs_port).into_iter();
     let Evidence { source, id } = evidence.next().expect("there is always some evidence");
     let ports = domain.cloud.iter().flat_map(|cloud| &cloud.ports);
@@ -457,11 +484,12 @@ fn vif(domain: &Domain, position: usize, shared: &SharedStarts, devices: &Device
         network_id: ovs_port
             .filter(|port| port.vm_uuid.is_none_or(|uuid| uuid == domain.uuid))
             .and_then(|p| p.network_id),
-        disagreements: ovs_port.map(|port| disagreements(domain, interface, port)).unwrap_or_default(),
+        disagreements,
         interface: interface.clone(),
         fixed_ips: ports.filter(|port| port.id == id).flat_map(|port| port.fixed_ips.iter().cloned()).collect(),
         device,
         no_device,
+        virtual_function,
         ovs_port: ovs_port.map(|port| Arc::clone(&port.name)),
     }
 }

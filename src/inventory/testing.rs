@@ -58,6 +58,8 @@ pub(crate) fn link(index: u32, name: &str) -> Link {
         controller: None,
         peer: None,
         lower: None,
+        pci: None,
+        virtual_functions: vec![],
         tx_queues: 1,
         rx_queues: 1,
     }

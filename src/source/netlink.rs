@@ -1,6 +1,6 @@
 //! The kernel's links: follows them by rtnetlink and publishes [`Links`].
 //!
-//! In: `RTNLGRP_LINK` messages and dumps. Out: [`Snapshot<Links>`]. Whatever loses a message (an overrun, a dump that
+//! In: `RTNLGRP_LINK` messages and dumps, and what sysfs calls the virtual functions of network cards. Out: [`Snapshot<Links>`]. Whatever loses a message (an overrun, a dump that
 //! was torn too often, a closed socket) ends the session; the next one reads everything again. Between the two the
 //! snapshot is stale and says why.
 //!
@@ -12,10 +12,11 @@ use std::{
     convert::Infallible,
     io,
     os::fd::OwnedFd,
+    path::Path,
     time::{Duration, Instant},
 };
 
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage};
 use netlink_packet_route::{
     RouteNetlinkMessage,
     link::{LinkAttribute, LinkExtentMask, LinkMessage},
@@ -31,10 +32,14 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-use self::link::{Counters, DecodeError, LinkEvent, Links};
+use self::{
+    function::VirtualFunction,
+    link::{Counters, DecodeError, LinkEvent, Links},
+};
 use super::{Backoff, Snapshot, chain, publish};
-use crate::config::NetlinkConfig;
+use crate::{config::NetlinkConfig, pci::PciAddress};
 
+pub mod function;
 pub mod link;
 
 /// Why a session ended.
@@ -85,6 +90,7 @@ async fn session(config: &NetlinkConfig, tx: &watch::Sender<Snapshot<Links>>) ->
         // Whatever queued up during the listing describes each link completely, so replaying it ends in the truth;
         // publishing before the queue is empty would show the past again.
         while events.take_in(&mut links)?.is_more() {}
+        read_virtual_functions(&mut links).await?;
         if !tx.borrow().sync.is_synced() {
             info!(links = links.len(), "read all links");
         }
@@ -98,15 +104,20 @@ async fn session(config: &NetlinkConfig, tx: &watch::Sender<Snapshot<Links>>) ->
             }
             // Readiness was cleared before the socket is read until it is empty: an event that arrives in between
             // sets it again, and none can be slept through.
+            let mut cards_changed = false;
             loop {
                 let batch = events.take_in(&mut links)?;
-                if batch.changed {
+                if batch.effect > Effect::Nothing {
                     publish(tx, links.clone());
                 }
+                cards_changed |= batch.effect == Effect::Cards;
                 if !batch.is_more() {
                     break;
                 }
                 tokio::task::yield_now().await;
+            }
+            if cards_changed && read_virtual_functions(&mut links).await? {
+                publish(tx, links.clone());
             }
         }
     }
@@ -130,6 +141,43 @@ pub async fn list() -> Result<Links, SessionError> {
         sleep(Duration::from_millis(10 << attempt)).await;
     }
     Err(SessionError::Torn)
+}
+
+/// Asks for the virtual functions of every card. Says whether anything is news.
+///
+/// The kernel tells that something about a virtual function was changed only by an event about the card's own link, and
+/// only if that is up. A virtual function's link, which appears and disappears as guests give it back and get it, has
+/// events of its own. The resync finds the rest.
+async fn read_virtual_functions(links: &mut Links) -> Result<bool, SessionError> {
+    let cards: Vec<_> = links.iter().filter_map(|link| Some((link.index, link.pci?))).collect();
+    let mut changed = false;
+    for (index, pci) in cards {
+        let numbered = function::numbered(Path::new(function::DEVICES), pci);
+        let functions = if numbered.is_empty() { Vec::new() } else { virtual_functions(index, numbered).await? };
+        changed |= links.set_virtual_functions(index, functions);
+    }
+    Ok(changed)
+}
+
+/// What the kernel says of the virtual functions that the card of this link has. A card may have more links, such as
+/// its representors in a switch; they have none.
+async fn virtual_functions(index: u32, numbered: Vec<(u32, PciAddress)>) -> Result<Vec<VirtualFunction>, SessionError> {
+    let mut settings = None;
+    let mut request = get_link(&[LinkExtentMask::Vf, LinkExtentMask::SkipStats]);
+    request.header.index = index;
+    let asked = ask(request, NLM_F_ACK, |_, payload| settings = function::decode_settings(payload)).await;
+    let mut settings = match asked {
+        Ok(_) if settings.is_none() => return Ok(Vec::new()),
+        Ok(_) => settings.unwrap_or_default(),
+        // The link is gone already, or there are more than fit into a message.
+        Err(SessionError::Dump(error)) => {
+            debug!(link.index = index, %error, "the kernel does not tell of its virtual functions");
+            HashMap::new()
+        }
+        Err(error) => return Err(error),
+    };
+    let told = |(number, pci)| VirtualFunction { number, pci, settings: settings.remove(&number) };
+    Ok(numbered.into_iter().map(told).collect())
 }
 
 /// A handle by which the counters of all links are read on demand. The one question that is put to the kernel when it
@@ -167,16 +215,25 @@ async fn serve_counters(mut requests: mpsc::Receiver<oneshot::Sender<HashMap<u32
     }
 }
 
-/// Asks for all links on a socket of its own, so that the answer cannot be mixed up with events. Says whether the
-/// listing is consistent (no `NLM_F_DUMP_INTR`).
-async fn dump(mut each: impl FnMut(u16, &[u8])) -> Result<bool, SessionError> {
-    let socket = LinkSocket::open(0)?;
-    let mut request = LinkMessage::default();
+/// Asks for all links. Says whether the listing is consistent (no `NLM_F_DUMP_INTR`).
+async fn dump(each: impl FnMut(u16, &[u8])) -> Result<bool, SessionError> {
     // Without VF lists, which overflow the message on hosts with hundreds of virtual functions, and without IPv6's own
     // counters, which are a third of a message.
-    request.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    ask(get_link(&[LinkExtentMask::SkipStats]), NLM_F_DUMP, each).await
+}
+
+fn get_link(mask: &[LinkExtentMask]) -> LinkMessage {
+    let mut request = LinkMessage::default();
+    request.attributes.push(LinkAttribute::ExtMask(mask.to_vec()));
+    request
+}
+
+/// Asks on a socket of its own, so that the answer cannot be mixed up with events. Says whether the answer is
+/// consistent.
+async fn ask(request: LinkMessage, flags: u16, mut each: impl FnMut(u16, &[u8])) -> Result<bool, SessionError> {
+    let socket = LinkSocket::open(0)?;
     let mut request = NetlinkMessage::from(RouteNetlinkMessage::GetLink(request));
-    request.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    request.header.flags = NLM_F_REQUEST | flags;
     request.finalize();
     let mut bytes = vec![0; request.buffer_len()];
     request.serialize(&mut bytes);
@@ -193,7 +250,11 @@ async fn dump(mut each: impl FnMut(u16, &[u8])) -> Result<bool, SessionError> {
             consistent &= message.flags() & NLM_F_DUMP_INTR == 0;
             match message.message_type() {
                 NLMSG_DONE => return Ok(consistent),
-                NLMSG_ERROR => return Err(SessionError::Dump(error_of(message.payload()))),
+                NLMSG_ERROR => match error_of(message.payload()) {
+                    // The acknowledgement, which follows an answer that is no list.
+                    error if error.raw_os_error() == Some(0) => return Ok(consistent),
+                    error => return Err(SessionError::Dump(error)),
+                },
                 message_type => each(message_type, message.payload()),
             }
         }
@@ -202,8 +263,17 @@ async fn dump(mut each: impl FnMut(u16, &[u8])) -> Result<bool, SessionError> {
 
 /// What one round of reading events brought.
 struct Batch {
-    changed: bool,
+    effect: Effect,
     emptied: bool,
+}
+
+/// What may be different after an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Effect {
+    Nothing,
+    Links,
+    /// Links of network cards, and with them what only questions tell.
+    Cards,
 }
 
 impl Batch {
@@ -244,17 +314,17 @@ impl LinkSocket {
 
     /// Reads what waits, but no more than is fit to publish at once, into `links`.
     fn take_in(&self, links: &mut Links) -> Result<Batch, SessionError> {
-        let mut changed = false;
+        let mut effect = Effect::Nothing;
         let mut buffer = Vec::with_capacity(RECEIVE_SIZE);
         for _ in 0..BATCH {
             if !self.receive(&mut buffer)? {
-                return Ok(Batch { changed, emptied: true });
+                return Ok(Batch { effect, emptied: true });
             }
             for message in messages(&buffer) {
-                changed |= apply(links, message.message_type(), message.payload());
+                effect = effect.max(apply(links, message.message_type(), message.payload()));
             }
         }
-        Ok(Batch { changed, emptied: false })
+        Ok(Batch { effect, emptied: false })
     }
 
     /// Reads one datagram into `buffer`, or nothing if none waits.
@@ -271,21 +341,26 @@ impl LinkSocket {
     }
 }
 
-/// Takes one message in; one that cannot be used costs a warning. Says whether anything may have changed.
-fn apply(links: &mut Links, message_type: u16, payload: &[u8]) -> bool {
+/// Takes one message in; one that cannot be used costs a warning.
+fn apply(links: &mut Links, message_type: u16, payload: &[u8]) -> Effect {
     match LinkEvent::decode(message_type, payload) {
-        Ok(LinkEvent::Irrelevant) => false,
+        Ok(LinkEvent::Irrelevant) => Effect::Nothing,
         Ok(event) => {
+            let pci = match &event {
+                LinkEvent::Exists(link) => link.pci,
+                LinkEvent::Left { index, .. } => links.get(*index).and_then(|link| link.pci),
+                LinkEvent::Irrelevant => None,
+            };
             links.apply(event);
-            true
+            if pci.is_some() { Effect::Cards } else { Effect::Links }
         }
         Err(error @ DecodeError::Name { index, .. }) => {
             warn!(link.index = index, %error, "ignored a link message");
-            false
+            Effect::Nothing
         }
         Err(error) => {
             warn!(%error, "ignored a link message");
-            false
+            Effect::Nothing
         }
     }
 }
@@ -348,8 +423,8 @@ mod tests {
     #[test]
     fn a_message_that_cannot_be_used_changes_nothing() {
         let mut links = Links::default();
-        assert!(!apply(&mut links, link::RTM_NEWLINK, &[0; 16]));
-        assert!(!apply(&mut links, link::RTM_NEWLINK, &[0; 3]));
+        assert_eq!(apply(&mut links, link::RTM_NEWLINK, &[0; 16]), Effect::Nothing);
+        assert_eq!(apply(&mut links, link::RTM_NEWLINK, &[0; 3]), Effect::Nothing);
         assert!(links.is_empty());
     }
 

@@ -12,6 +12,7 @@ use crate::{
 };
 
 mod again;
+mod function;
 mod ovs;
 
 const MAC: &str = "fa:16:3e:00:00:01";
@@ -185,14 +186,6 @@ fn absence_proves_nothing_until_every_hypervisor_was_listed() {
     view.hypervisors = vec![("qemu:///system".into(), true, pending()), ("lxc:///system".into(), true, pending())];
     let inventory = joined(&view);
     assert!(!inventory.is_complete() && inventory.is_decided());
-}
-
-#[test]
-fn a_device_that_was_handed_to_a_guest_is_found_by_its_pci_address() {
-    let address = "<source><address type='pci' domain='0x0000' bus='0x03' slot='0x10' function='0x2'/></source>";
-    let hostdev = format!("<interface type='hostdev'><mac address='{MAC}'/>{address}</interface>");
-    let found = joined(&view(&[nova(&hostdev, &[])], &[])).find("0000:03:10.2");
-    assert_eq!((found.len(), &*found[0].matched_by, found[0].vif), (1, &[MatchedBy::PciAddress][..], Some(0)));
 }
 
 #[test]

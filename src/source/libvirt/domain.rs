@@ -11,7 +11,7 @@ use roxmltree::{Document, Node};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::mac::MacAddr;
+use crate::{mac::MacAddr, pci::PciAddress};
 
 mod metadata;
 
@@ -182,17 +182,6 @@ pub struct VirtualPort {
     pub profile_id: Option<Arc<str>>,
 }
 
-/// Where a PCI function sits; written as `0000:03:10.2`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
-#[expect(missing_docs, reason = "the bus's own words")]
-pub struct PciAddress {
-    pub domain: u32,
-    pub bus: u8,
-    pub slot: u8,
-    pub function: u8,
-}
-
 /// The document cannot be used as a domain.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
@@ -280,7 +269,7 @@ impl Interface {
             },
             "vhostuser" => Attachment::Vhostuser { socket: shared("source", "path"), mode: shared("source", "mode") },
             "hostdev" => Attachment::Hostdev {
-                pci: child(node, "source").and_then(|n| child(n, "address")).and_then(PciAddress::decode),
+                pci: child(node, "source").and_then(|n| child(n, "address")).and_then(pci_address),
             },
             "vdpa" => Attachment::Vdpa { character_device: shared("source", "dev") },
             other => Attachment::Other { name: other.into() },
@@ -406,55 +395,21 @@ impl fmt::Display for DomainState {
 /// `VIR_DOMAIN_PAUSED_STARTING_UP`.
 const PAUSED_STARTING_UP: i32 = 11;
 
-impl PciAddress {
-    /// From `<address type='pci' domain='0x0000' bus='0x03' slot='0x10' function='0x2'/>`.
-    fn decode(node: Node) -> Option<Self> {
-        let number = |name| {
-            let text = node.attribute(name)?;
-            match text.strip_prefix("0x") {
-                Some(hex) => u32::from_str_radix(hex, 16).ok(),
-                None => text.parse().ok(),
-            }
-        };
-        Some(Self {
-            domain: if node.has_attribute("domain") { number("domain")? } else { 0 },
-            bus: number("bus")?.try_into().ok()?,
-            slot: number("slot")?.try_into().ok()?,
-            function: if node.has_attribute("function") { number("function")?.try_into().ok()? } else { 0 },
-        })
-    }
-}
-
-impl fmt::Display for PciAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:04x}:{:02x}:{:02x}.{:x}", self.domain, self.bus, self.slot, self.function)
-    }
-}
-
-impl From<PciAddress> for String {
-    fn from(address: PciAddress) -> Self {
-        address.to_string()
-    }
-}
-
-impl TryFrom<String> for PciAddress {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        let parse = || {
-            let (rest, function) = text.rsplit_once('.')?;
-            let mut parts = rest.split(':');
-            let (domain, bus, slot) = (parts.next()?, parts.next()?, parts.next()?);
-            Some(Self {
-                domain: u32::from_str_radix(domain, 16).ok()?,
-                bus: u8::from_str_radix(bus, 16).ok()?,
-                slot: u8::from_str_radix(slot, 16).ok()?,
-                function: u8::from_str_radix(function, 16).ok()?,
-            })
-            .filter(|_| parts.next().is_none())
-        };
-        parse().ok_or_else(|| format!("{text:?} is not a PCI address such as 0000:03:10.2"))
-    }
+/// From `<address type='pci' domain='0x0000' bus='0x03' slot='0x10' function='0x2'/>`.
+fn pci_address(node: Node) -> Option<PciAddress> {
+    let number = |name| {
+        let text = node.attribute(name)?;
+        match text.strip_prefix("0x") {
+            Some(hex) => u32::from_str_radix(hex, 16).ok(),
+            None => text.parse().ok(),
+        }
+    };
+    Some(PciAddress {
+        domain: if node.has_attribute("domain") { number("domain")? } else { 0 },
+        bus: number("bus")?.try_into().ok()?,
+        slot: number("slot")?.try_into().ok()?,
+        function: if node.has_attribute("function") { number("function")?.try_into().ok()? } else { 0 },
+    })
 }
 
 /// Whether it is the element of that name in no namespace, as libvirt's own elements are.

@@ -14,7 +14,8 @@ use netlink_packet_route::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::mac::MacAddr;
+use super::function::VirtualFunction;
+use crate::{mac::MacAddr, pci::PciAddress};
 
 /// `RTM_NEWLINK`: a link appeared or changed.
 pub const RTM_NEWLINK: u16 = 16;
@@ -54,6 +55,12 @@ pub struct Link {
     /// The link that it is stacked upon (macvtap, VLAN, VXLAN …).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lower: Option<LinkRef>,
+    /// Where on the PCI bus its device is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pci: Option<PciAddress>,
+    /// The virtual functions of a card whose physical function this is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub virtual_functions: Vec<VirtualFunction>,
     /// Transmit queues.
     pub tx_queues: u32,
     /// Receive queues.
@@ -217,11 +224,18 @@ pub enum DecodeError {
 impl Links {
     /// Takes one event in.
     ///
-    /// A message describes its own link completely, but when one end of a veth pair moves to another namespace or
-    /// comes back, the kernel says nothing about the end that stayed: what it reports as its peer is inferred here.
+    /// A message describes its own link completely but for two things. When one end of a veth pair moves to another
+    /// namespace or comes back, the kernel says nothing about the end that stayed: what it reports as its peer is
+    /// inferred here. And no event tells of virtual functions: they stay as they are until they are asked for.
     pub fn apply(&mut self, event: LinkEvent) {
         match event {
-            LinkEvent::Exists(link) => {
+            LinkEvent::Exists(mut link) => {
+                if let Some(before) = self.0.get(&link.index)
+                    && before.pci == link.pci
+                    && !before.virtual_functions.is_empty()
+                {
+                    Arc::make_mut(&mut link).virtual_functions.clone_from(&before.virtual_functions);
+                }
                 if let Some(LinkRef { index: peer, netns: None }) = link.peer {
                     self.set_peer(peer, LinkRef { index: link.index, netns: None });
                 }
@@ -245,6 +259,15 @@ impl Links {
         {
             Arc::make_mut(link).peer = Some(peer);
         }
+    }
+
+    /// Says what virtual functions the card of a link has. Returns whether that is news.
+    pub fn set_virtual_functions(&mut self, index: u32, functions: Vec<VirtualFunction>) -> bool {
+        let Some(link) = self.0.get_mut(&index).filter(|link| link.virtual_functions != functions) else {
+            return false;
+        };
+        Arc::make_mut(link).virtual_functions = functions;
+        true
     }
 
     /// The link with this index.
@@ -342,13 +365,15 @@ fn decode_link(header: &LinkHeader, payload: &[u8]) -> Result<Link, DecodeError>
         controller: None,
         peer: None,
         lower: None,
+        pci: None,
+        virtual_functions: Vec::new(),
         tx_queues: 0,
         rx_queues: 0,
     };
     if header.flags.contains(LinkFlags::Loopback) {
         link.kind = LinkKind::Loopback;
     }
-    let (mut beneath, mut netns, mut seen) = (None, None, 0);
+    let (mut beneath, mut netns, mut on_pci, mut seen) = (None, None, false, 0);
     for nla in attributes(payload) {
         seen += 1;
         let value = nla.value();
@@ -361,6 +386,8 @@ fn decode_link(header: &LinkHeader, payload: &[u8]) -> Result<Link, DecodeError>
             IFLA_MASTER => link.controller = u32_of(value),
             IFLA_OPERSTATE => link.oper_state = value.first().map_or(OperState::Unknown, |v| State::from(*v).into()),
             IFLA_CARRIER => link.carrier = value.first().map(|v| *v != 0),
+            IFLA_PARENT_DEV_NAME => link.pci = text(value).and_then(|name| name.parse().ok()),
+            IFLA_PARENT_DEV_BUS_NAME => on_pci = text(value) == Some("pci"),
             IFLA_NUM_TX_QUEUES => link.tx_queues = u32_of(value).unwrap_or_default(),
             IFLA_NUM_RX_QUEUES => link.rx_queues = u32_of(value).unwrap_or_default(),
             IFLA_LINKINFO => link.kind = decode_kind(value).unwrap_or(link.kind),
@@ -376,6 +403,7 @@ fn decode_link(header: &LinkHeader, payload: &[u8]) -> Result<Link, DecodeError>
     if link.name.is_empty() {
         return Err(DecodeError::Name { index: header.index, attributes: seen });
     }
+    link.pci = link.pci.filter(|_| on_pci);
     // A link without anything beneath it reports itself, or nothing.
     let beneath = beneath.filter(|index| netns.is_some() || *index != link.index).map(|index| LinkRef { index, netns });
     match link.kind {
@@ -421,7 +449,7 @@ fn decode_kind(info: &[u8]) -> Option<LinkKind> {
 }
 
 /// The attributes up to the first that is broken: what follows that one cannot be delimited.
-fn attributes(buffer: &[u8]) -> impl Iterator<Item = NlaBuffer<&[u8]>> {
+pub(super) fn attributes(buffer: &[u8]) -> impl Iterator<Item = NlaBuffer<&[u8]>> {
     NlasIterator::new(buffer).map_while(Result::ok)
 }
 
@@ -430,7 +458,7 @@ fn text(value: &[u8]) -> Option<&str> {
     std::str::from_utf8(&value[..end]).ok()
 }
 
-fn u32_of(value: &[u8]) -> Option<u32> {
+pub(super) fn u32_of(value: &[u8]) -> Option<u32> {
     value.try_into().ok().map(u32::from_ne_bytes)
 }
 
@@ -449,7 +477,7 @@ impl From<State> for OperState {
 }
 
 /// `sizeof(struct ifinfomsg)`.
-const HEADER_LEN: usize = 16;
+pub(super) const HEADER_LEN: usize = 16;
 // linux/if_link.h
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
@@ -467,6 +495,8 @@ const IFLA_NEW_NETNSID: u16 = 45;
 const IFLA_NEW_IFINDEX: u16 = 49;
 const IFLA_PROP_LIST: u16 = 52;
 const IFLA_ALT_IFNAME: u16 = 53;
+const IFLA_PARENT_DEV_NAME: u16 = 56;
+const IFLA_PARENT_DEV_BUS_NAME: u16 = 57;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const IFLA_VLAN_ID: u16 = 1;

@@ -2,7 +2,10 @@
 
 use proptest::{prelude::*, sample::select};
 
-use super::*;
+use super::{
+    function::{function_of_card, hostdev, pci},
+    *,
+};
 use crate::{
     config::NameTemplate,
     inventory::testing::{joined, ovs_port, synced},
@@ -32,6 +35,10 @@ enum Change {
     /// A port with this id is there, or none of that name.
     OvsPort(&'static str, Option<u128>),
     LinksPending(bool),
+    /// The link of a card with this function, whose guest has this MAC address; or it leaves.
+    Card(u32, Option<(u8, u8)>),
+    /// The link of this function itself, or it leaves.
+    Function(u8, bool),
 }
 
 fn change() -> impl Strategy<Value = Change> {
@@ -43,6 +50,8 @@ fn change() -> impl Strategy<Value = Change> {
         (1..4u32, any::<bool>()).prop_map(|(n, is)| Change::Unreadable(n, is)),
         (select(&NAMES), prop::option::of(select(&PORTS))).prop_map(|(name, id)| Change::OvsPort(name, id)),
         any::<bool>().prop_map(Change::LinksPending),
+        (4..6u32, prop::option::of((1..4u8, 1..3u8))).prop_map(|(n, function)| Change::Card(n, function)),
+        (1..4u8, any::<bool>()).prop_map(|(function, is)| Change::Function(function, is)),
     ]
 }
 
@@ -54,7 +63,7 @@ fn domain(n: u32, target: &str, ports: &[u128]) -> Domain {
          </metadata><devices>{}</devices></domain>",
         9 - n,
         Uuid::from_u128(n.into()),
-        bridged(MAC, target, "")
+        bridged(MAC, target, "") + &hostdev(MAC, n, "")
     );
     Domain::decode(&xml, DomainState::Running).unwrap()
 }
@@ -73,6 +82,23 @@ fn changed(mut view: View, change: Change) -> View {
                 }
                 None => LinkEvent::Left { index, moved: None },
             });
+            view.links.data = Arc::new(links);
+        }
+        Change::Card(index, function) => {
+            let mut links = Links::clone(&view.links.data);
+            links.apply(match function {
+                Some(_) => LinkEvent::Exists(Arc::new(link(index, &format!("card{index}")))),
+                None => LinkEvent::Left { index, moved: None },
+            });
+            let functions = function.map(|(n, mac)| function_of_card(n, [0, 0, 0, 0, 0, mac].into()));
+            links.set_virtual_functions(index, functions.into_iter().collect());
+            view.links.data = Arc::new(links);
+        }
+        Change::Function(n, is) => {
+            let mut links = Links::clone(&view.links.data);
+            let index = 6 + u32::from(n);
+            let own = Link { pci: Some(pci(n)), ..link(index, &format!("function{n}")) };
+            links.apply(if is { LinkEvent::Exists(Arc::new(own)) } else { LinkEvent::Left { index, moved: None } });
             view.links.data = Arc::new(links);
         }
         Change::LinksPending(true) => view.links.sync = SyncState::Pending { reason: None },

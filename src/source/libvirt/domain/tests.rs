@@ -40,6 +40,7 @@ const DOMAINS: &[(&str, &[&str])] = &[
         "recorded_ethernet_unmanaged",
         &["52:54:00:0a:00:07 ethernet - cali7f3a21b0c4d", "52:54:00:0a:00:08 ethernet - worker1"],
     ),
+    ("recorded_hostdev", &["fa:16:3e:00:00:2a hostdev 0000:01:10.2 -"]),
     (
         "recorded_hostdev_shut_off",
         &["52:54:00:0a:00:18 hostdev 0000:3b:0a.3 -", "52:54:00:0a:00:19 hostdev 10000:3b:0a.4 -"],
@@ -61,6 +62,7 @@ const DOMAINS: &[(&str, &[&str])] = &[
         &["52:54:00:0a:00:1a bridge br0 vnet6", "52:54:00:0a:00:1b direct up0 macvtap1"],
     ),
     ("recorded_nova_metadata", &["fa:16:3e:0a:00:01 bridge br0 tap2f1b6c0e-8d"]),
+    ("recorded_openvswitch", &["fa:16:3e:00:00:2b bridge br-int tapa756caef-c7"]),
     (
         "recorded_openvswitch_shut_off",
         &[
@@ -357,7 +359,7 @@ fn interfaces_without_a_link_on_the_host_are_read_like_others() {
 
 #[test]
 fn a_pci_domain_of_more_than_16_bits_is_not_taken_for_another() {
-    let pci = |text: &str| PciAddress::try_from(text.to_owned());
+    let pci = |text: &str| text.parse::<PciAddress>();
     assert_eq!(interface("recorded_hostdev_shut_off", 1).attachment, hostdev("10000:3b:0a.4"));
     assert_eq!(pci("10000:3b:0a.4"), Ok(PciAddress { domain: 0x10000, bus: 0x3b, slot: 0x0a, function: 4 }));
     for text in ["", "3b:0a.4", "0000:3b:0a", "0000:3b:0a:4", "0:0000:3b:0a.4", "0000:13b:0a.4", "0000:3b:0a.x"] {

@@ -76,6 +76,21 @@ fn kinds_are_told_apart() {
 }
 
 #[test]
+fn what_was_asked_for_about_a_card_outlives_its_events_but_not_another_card() {
+    let card = |name: &str, pci: &str| Link { pci: Some(pci.parse().unwrap()), ..decoded(&bytes(&message(7, name))) };
+    let function = VirtualFunction { number: 0, pci: "0000:01:10.0".parse().unwrap(), settings: None };
+    let mut links: Links = [card("eth0", "0000:01:00.0")].into_iter().collect();
+    assert!(links.set_virtual_functions(7, vec![function.clone()]));
+    assert!(!links.set_virtual_functions(7, vec![function.clone()]));
+    assert!(!links.set_virtual_functions(8, vec![function.clone()]));
+    links.apply(LinkEvent::Exists(Arc::new(card("enp1s0", "0000:01:00.0"))));
+    let link = links.get(7).unwrap();
+    assert_eq!((&*link.name, &*link.virtual_functions), ("enp1s0", &[function][..]));
+    links.apply(LinkEvent::Exists(Arc::new(card("eth0", "0000:02:00.0"))));
+    assert!(links.get(7).unwrap().virtual_functions.is_empty());
+}
+
+#[test]
 fn a_link_survives_the_way_to_the_command_line_and_back() {
     let mut link = decoded(recorded!("tap367b74c6-f0"));
     for kind in [
