@@ -9,7 +9,7 @@ PREFIX ?= /usr
 SYSCONFDIR ?= /etc
 UNITDIR ?= /usr/lib/systemd/system
 
-.PHONY: all build test chaos check demo bench install uninstall deps clean
+.PHONY: all build test chaos test-sriov check demo bench install uninstall deps clean
 
 all: build
 
@@ -31,6 +31,16 @@ test: deps
 chaos: deps
 	VIFD_CHAOS_SECONDS=$(SECONDS) VIFD_CHAOS_SEED=$(SEED) \
 		cargo test --locked --test integration chaos:: -- --include-ignored --nocapture
+
+# In a virtual machine: a network card with virtual functions, Open vSwitch's kernel datapath, systemd, and the newer
+# libvirt of Debian's backports. The machine is made first, which takes minutes and 4 GB.
+test-sriov: build
+	packaging/install-deps vm
+	tests/testbed/vm build $(CURDIR)/target/vm
+	rm -rf target/vm/share
+	$(MAKE) --no-print-directory install DESTDIR=target/vm/share PREFIX=/usr SYSCONFDIR=/etc UNITDIR=/usr/lib/systemd/system
+	install tests/testbed/sriov target/vm/share/run
+	tests/testbed/vm run $(CURDIR)/target/vm $(CURDIR)/target/vm/share
 
 check:
 	packaging/install-deps build
