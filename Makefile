@@ -9,7 +9,7 @@ PREFIX ?= /usr
 SYSCONFDIR ?= /etc
 UNITDIR ?= /usr/lib/systemd/system
 
-.PHONY: all build test chaos test-sriov check demo bench install uninstall deps clean
+.PHONY: all build test chaos test-sriov test-split-daemons check demo bench install uninstall deps clean
 
 all: build
 
@@ -25,7 +25,7 @@ build:
 # Runs the tests that need root too; without root they would be counted as ignored. The random operations are the same
 # every time here, so that a failure is everybody's; `make chaos` looks for new ones.
 test: deps
-	VIFD_CHAOS_SEED=7 cargo test --locked -- --include-ignored
+	VIFD_CHAOS_SEED=7 cargo test --locked -- --include-ignored --skip split_daemons
 
 # Random operations and faults for SECONDS, every answer compared after each; SEED gives those of another run again.
 chaos: deps
@@ -41,6 +41,12 @@ test-sriov: build
 	$(MAKE) --no-print-directory install DESTDIR=target/vm/share PREFIX=/usr SYSCONFDIR=/etc UNITDIR=/usr/lib/systemd/system
 	install tests/testbed/sriov target/vm/share/run
 	tests/testbed/vm run $(CURDIR)/target/vm $(CURDIR)/target/vm/share
+
+# From libvirtd to virtqemud and back, with guests. virtqemud is built first, which takes minutes.
+test-split-daemons: deps
+	tests/testbed/split-daemons target/split-daemons
+	VIFD_VIRTQEMUD=$(CURDIR)/target/split-daemons/virtqemud \
+		cargo test --locked --test integration split_daemons -- --include-ignored
 
 check:
 	packaging/install-deps build

@@ -14,6 +14,7 @@
 //! * `clients` asks as real clients of OpenStack do;
 //! * `identity` asks as everybody who may and who may not: by certificates, headers, the socket's peer;
 //! * `disk` takes no records;
+//! * `split_daemons` changes from libvirtd to virtqemud and back; by `make test-split-daemons` alone;
 //! * `chaos` does what comes, at random, with faults, on one host and on two that guests migrate between, and compares
 //!   every answer after each step.
 //!
@@ -35,5 +36,6 @@ mod netlink;
 mod ovsdb;
 mod reconnects;
 mod reread;
+mod split_daemons;
 mod starts;
 mod support;
