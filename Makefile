@@ -25,6 +25,7 @@ build:
 # Runs the tests that need root too; without root they would be counted as ignored. The random operations are the same
 # every time here, so that a failure is everybody's; `make chaos` looks for new ones.
 test: deps
+	tests/testbed/keystone install
 	VIFD_CHAOS_SEED=7 cargo test --locked -- --include-ignored --skip split_daemons
 
 # Random operations and faults for SECONDS, every answer compared after each; SEED gives those of another run again.

@@ -13,6 +13,7 @@
 //! * `clock` sets the wall clock;
 //! * `clients` asks as real clients of OpenStack do;
 //! * `identity` asks as everybody who may and who may not: by certificates, headers, the socket's peer;
+//! * `keystone` does so with the tokens of a real Keystone;
 //! * `disk` takes no records;
 //! * `split_daemons` changes from libvirtd to virtqemud and back; by `make test-split-daemons` alone;
 //! * `chaos` does what comes, at random, with faults, on one host and on two that guests migrate between, and compares
@@ -30,6 +31,7 @@ mod daemon;
 mod disk;
 mod guests;
 mod identity;
+mod keystone;
 mod kinds;
 mod libvirt;
 mod netlink;

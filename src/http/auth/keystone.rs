@@ -200,6 +200,7 @@ impl Keystone {
     async fn ask(&self, token: &HeaderValue) -> Verdict {
         let validate = async {
             let _turn = self.questions.acquire().await;
+            debug!("asking Keystone about a token");
             self.validate(token).await
         };
         let answer = timeout(self.config.timeout, validate).await;
