@@ -151,6 +151,12 @@ pub struct Instance {
     pub warnings: Vec<String>,
     /// Its virtual interfaces, in the order of the devices in the guest.
     pub vifs: Vec<Vif>,
+    /// While it runs: whether it has a persistent definition, once that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub persistent: Option<bool>,
+    /// The interfaces that only its persistent definition has, while it runs: its next start adds them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub defined_only: Vec<Interface>,
 }
 
 /// Since when and why a record is no longer kept current.

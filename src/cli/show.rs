@@ -9,7 +9,13 @@ use comfy_table::{ContentArrangement, Table, presets};
 use crate::{
     http::host::{Answer, InstanceRecord, Instances, OneInstance, Sources, Sync, Who, WhoMatch},
     inventory::{Instance, Match, PassedFunction, Staleness, Vif},
-    source::{SyncState, libvirt::domain::Migration, moment::Moment, netlink::link::Link, ovsdb::rows::Port},
+    source::{
+        SyncState,
+        libvirt::domain::{InDefinition, Interface, Migration},
+        moment::Moment,
+        netlink::link::Link,
+        ovsdb::rows::Port,
+    },
 };
 
 /// `vifctl list`
@@ -67,6 +73,9 @@ pub(super) fn instance(answer: &Answer<OneInstance>) -> String {
     if let Some(stale) = &record.stale {
         line("stale", staleness(stale));
     }
+    if instance.persistent == Some(false) {
+        line("definition", "none: it is gone when it stops".to_owned());
+    }
     for warning in &instance.warnings {
         line("warning", plain(warning));
     }
@@ -74,7 +83,18 @@ pub(super) fn instance(answer: &Answer<OneInstance>) -> String {
         text += "\n";
         vif_lines(&mut text, record, n, vif);
     }
+    if !instance.defined_only.is_empty() {
+        text += "\nafter the next start also\n";
+    }
+    for interface in &instance.defined_only {
+        let _ = writeln!(text, "  {:<12} {}, {}", "interface", interface.mac, attachment(interface));
+    }
     text + &doubts(&answer.sources)
+}
+
+fn attachment(interface: &Interface) -> String {
+    let source = interface.attachment.source().map(|source| format!(" on {}", plain(&source))).unwrap_or_default();
+    interface.attachment.type_name().to_owned() + &source
 }
 
 fn vif_lines(text: &mut String, record: &InstanceRecord, n: usize, vif: &Vif) {
@@ -94,8 +114,7 @@ fn vif_lines(text: &mut String, record: &InstanceRecord, n: usize, vif: &Vif) {
         line("network", network.to_string());
     }
     line("MAC address", interface.mac.to_string());
-    let source = interface.attachment.source().map(|source| format!(" on {}", plain(&source))).unwrap_or_default();
-    line("type", interface.attachment.type_name().to_owned() + &source);
+    line("type", attachment(interface));
     if let Some(model) = &interface.model {
         line("model", plain(model));
     }
@@ -105,6 +124,13 @@ fn vif_lines(text: &mut String, record: &InstanceRecord, n: usize, vif: &Vif) {
     }
     if interface.link_down {
         line("link", "set down in the guest".to_owned());
+    }
+    match interface.definition {
+        Some(InDefinition::Changed) => line("definition", "differs: otherwise after the next start".to_owned()),
+        Some(InDefinition::LiveOnly) => {
+            line("definition", "has no such interface: gone after the next start".to_owned())
+        }
+        Some(InDefinition::Same) | None => {}
     }
     line("device", device(vif));
     let carried_by = |link: &&std::sync::Arc<Link>| vif.device.as_ref().is_some_and(|d| d.index == link.index);

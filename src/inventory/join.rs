@@ -252,6 +252,8 @@ impl Joint<'_> {
             revision: self.generation,
             unreadable,
             warnings: domain.warnings.clone(),
+            persistent: domain.persistent,
+            defined_only: domain.defined_only.clone(),
             vifs: (0..domain.interfaces.len()).map(|n| vif(domain, n, self.shared, &self.devices)).collect(),
         }
     }
@@ -259,9 +261,13 @@ impl Joint<'_> {
 
 /// Whether both, and their VIFs, are found by the same keys.
 fn has_same_keys(a: &Instance, b: &Instance) -> bool {
-    let vifs = || a.vifs.iter().zip(&b.vifs);
+    fn keys(vif: &Vif) -> impl PartialEq {
+        let Interface { mac, target, .. } = &vif.interface;
+        (vif.id, mac, target, vif.interface.pci(), vif.interface.socket(), &vif.fixed_ips)
+    }
+    let mut vifs = a.vifs.iter().zip(&b.vifs);
     (a.uuid, a.number, &a.name, a.vifs.len()) == (b.uuid, b.number, &b.name, b.vifs.len())
-        && vifs().all(|(a, b)| (a.id, &a.interface, &a.fixed_ips) == (b.id, &b.interface, &b.fixed_ips))
+        && vifs.all(|(a, b)| keys(a) == keys(b))
 }
 
 impl Keys {

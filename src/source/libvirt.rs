@@ -8,7 +8,7 @@
 //!
 //! The calls, all of them read-only and none of them waiting for a job: `virConnectOpenReadOnly`,
 //! `virConnectSetKeepAlive`, the event registrations, `virConnectListAllDomains`, `virDomainLookupByUUID`,
-//! `virDomainGetXMLDesc`, `virDomainGetState`, `virDomainGetJobInfo` (of a domain that is migrating), `virConnectClose`.
+//! `virDomainGetXMLDesc`, `virDomainGetState`, `virDomainIsPersistent`, `virDomainGetJobInfo` (of a domain that is migrating), `virConnectClose`.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -191,6 +191,7 @@ async fn session(source: &mut Source, workers: &Arc<Semaphore>) -> Result<Infall
         domains,
         urgent: BTreeMap::new(),
         queue: BTreeSet::new(),
+        definitions: BTreeSet::new(),
         look_for_changes: false,
         listing_hangs: false,
         asked: Asked::Open,
@@ -212,6 +213,7 @@ enum Asked {
     Open,
     List(Listing),
     Read(VecDeque<Uuid>),
+    Define(VecDeque<Uuid>),
 }
 
 /// Why libvirt is asked which domains there are.
@@ -245,6 +247,8 @@ struct Session<'a> {
     urgent: BTreeMap<Uuid, Changed>,
     /// The domains that a listing or a caller has named: read when nothing is urgent.
     queue: BTreeSet<Uuid>,
+    /// The domains that run and whose persistent definitions are to be read: when nothing else is.
+    definitions: BTreeSet<Uuid>,
     /// A domain may have been started of which libvirt says nothing yet.
     look_for_changes: bool,
     /// An abandoned worker hangs while it asks for the list.
@@ -308,7 +312,7 @@ impl Session<'_> {
             Asked::Nothing if self.leaving.is_empty() => self.resync,
             Asked::Nothing => self.resync.min(self.heard + LEAVING_INTERVAL),
             Asked::Open => self.heard + OPEN_TIMEOUT.max(self.config.call_timeout),
-            Asked::List(_) | Asked::Read(_) => self.heard + self.config.call_timeout,
+            Asked::List(_) | Asked::Read(_) | Asked::Define(_) => self.heard + self.config.call_timeout,
         }
     }
 
@@ -320,7 +324,7 @@ impl Session<'_> {
             }
             Asked::Nothing if self.can_list() => self.list(Listing::Everything),
             Asked::Nothing => self.read_each(),
-            Asked::Read(rest) => self.leave_worker_behind(rest)?,
+            Asked::Read(rest) | Asked::Define(rest) => self.leave_worker_behind(rest)?,
             Asked::Open => return Err(SessionError::Hung { call: "virConnectOpenReadOnly", timeout }),
             // A domain that nobody has told of may be what it hangs in. The others can be read all the same.
             Asked::List(_) if self.tx.borrow().sync.is_synced() => {
@@ -354,7 +358,18 @@ impl Session<'_> {
         }
         if !batch.is_empty() {
             debug!(uri = &**self.uri, domains = batch.len(), "reading domains");
-            self.ask(Asked::Read(batch.iter().map(|(uuid, _)| *uuid).collect()), Job::Read(batch));
+            return self.ask(Asked::Read(batch.iter().map(|(uuid, _)| *uuid).collect()), Job::Read(batch));
+        }
+        while batch.len() < BATCH
+            && let Some(uuid) = self.definitions.pop_first()
+        {
+            if let Some(known) = self.domains.known.get(&uuid).filter(|_| !self.stuck.contains(&uuid)) {
+                batch.push((uuid, Reading::Definition(Arc::clone(known))));
+            }
+        }
+        if !batch.is_empty() {
+            debug!(uri = &**self.uri, domains = batch.len(), "reading definitions");
+            self.ask(Asked::Define(batch.iter().map(|(uuid, _)| *uuid).collect()), Job::Read(batch));
         }
     }
 
@@ -418,7 +433,7 @@ impl Session<'_> {
             Report::Read(uuid, read) if worker == self.worker.id => {
                 self.record(uuid, read);
                 self.heard = Instant::now();
-                if let Asked::Read(rest) = &mut self.asked {
+                if let Asked::Read(rest) | Asked::Define(rest) = &mut self.asked {
                     rest.retain(|other| *other != uuid);
                     if rest.is_empty() {
                         self.asked = Asked::Nothing;
@@ -485,8 +500,17 @@ impl Session<'_> {
             self.leaving.remove(&uuid);
         }
         match read {
-            Ok(domain) => {
+            Ok(mut domain) => {
                 self.domains.unreadable.remove(&uuid);
+                if !matches!(self.asked, Asked::Define(_)) {
+                    if let Some(known) = self.domains.known.get(&uuid) {
+                        Arc::make_mut(&mut domain).keep_comparison(known);
+                    }
+                    // What runs is visible first.
+                    if domain.is_active() {
+                        self.definitions.insert(uuid);
+                    }
+                }
                 if self.domains.known.get(&uuid).is_some_and(|known| *known == domain) {
                     return;
                 }

@@ -6,6 +6,7 @@
 //! * `netlink` follows the kernel in a network namespace of its own;
 //! * `guests` runs guests on a private hypervisor and compares every answer with what libvirt and `ip` say;
 //! * `kinds` does so for each kind of interface, and each record is compared whole;
+//! * `definitions` has persistent definitions that differ from what runs;
 //! * `starts` has starts hang;
 //! * `ovsdb` does so with a real Open vSwitch;
 //! * `reread` asks for an instance to be read again;
@@ -28,6 +29,7 @@ mod clients;
 mod clock;
 mod connections;
 mod daemon;
+mod definitions;
 mod disk;
 mod guests;
 mod identity;

@@ -13,8 +13,10 @@ use uuid::Uuid;
 
 use crate::{mac::MacAddr, pci::PciAddress};
 
+mod definition;
 mod metadata;
 
+pub use definition::InDefinition;
 pub use metadata::{Cloud, CloudPort, FixedIp, Manager, Owner};
 
 /// A guest, as libvirt describes it.
@@ -39,6 +41,12 @@ pub struct Domain {
     pub cloud: Option<Cloud>,
     /// Its interfaces, in the order of the devices in the guest.
     pub interfaces: Vec<Interface>,
+    /// Of one that runs: whether it has a persistent definition, once that is known.
+    #[serde(default)]
+    pub persistent: Option<bool>,
+    /// The interfaces that only its persistent definition has, while it runs.
+    #[serde(default)]
+    pub defined_only: Vec<Interface>,
     /// What in the XML could not be used.
     pub warnings: Vec<String>,
 }
@@ -108,6 +116,9 @@ pub struct Interface {
     /// The guest's view of the cable, set by `<link state='down'/>`. Not visible in the kernel: the tap stays up.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub link_down: bool,
+    /// What the persistent definition of the domain, which runs, says of it; once that is known, and where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub definition: Option<InDefinition>,
 }
 
 /// The `type` of an interface, with the source that belongs to it. In JSON its fields stand among those of the VIF, so
@@ -240,6 +251,8 @@ impl Domain {
             title: child_text(root, "title").map(Arc::from),
             cloud: child(root, "metadata").and_then(Cloud::decode),
             interfaces,
+            persistent: None,
+            defined_only: Vec::new(),
             warnings,
         })
     }
@@ -291,6 +304,7 @@ impl Interface {
                 .collect(),
             virtualport: child(node, "virtualport").map(VirtualPort::decode),
             link_down: attribute("link", "state") == Some("down"),
+            definition: None,
         })
     }
 }
@@ -339,6 +353,17 @@ impl Attachment {
             Self::Hostdev { .. } => "hostdev",
             Self::Vdpa { .. } => "vdpa",
             Self::Other { name } => name,
+        }
+    }
+
+    /// The libvirt network that it was taken from, where that is told.
+    #[must_use]
+    pub fn network(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Bridge { network, .. } | Self::Network { network, .. } | Self::Direct { network, .. } => {
+                network.as_ref()
+            }
+            _ => None,
         }
     }
 

@@ -8,6 +8,7 @@ use std::{
 };
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc::UnboundedSender};
+use tracing::debug;
 use uuid::Uuid;
 use virt::{connect::Connect, domain::Domain as Handle, error::ErrorNumber};
 
@@ -16,7 +17,7 @@ use super::{
     domain::{self, Domain, DomainState, Migration},
     events::{Subscription, Wake},
 };
-use crate::config::LibvirtConfig;
+use crate::{config::LibvirtConfig, source::chain};
 
 /// What a worker calls over. To close it may block, so the worker does that as well.
 ///
@@ -50,6 +51,8 @@ pub(super) enum Reading {
     /// One call alone: when libvirt has told of a device, it soon takes the domain's lock to write its state to the disk,
     /// and often only the first call comes before that.
     Description(Arc<Domain>),
+    /// Its persistent definition, to compare this with.
+    Definition(Arc<Domain>),
 }
 
 /// What a worker has found out.
@@ -180,16 +183,18 @@ impl Connection {
 }
 
 fn read(handle: &Handle, reading: &Reading) -> Result<Arc<Domain>, ReadError> {
-    let xml = handle.get_xml_desc(0).map_err(call)?;
-    let leaving = match reading {
-        Reading::Whole { leaving } => *leaving,
+    let description = || handle.get_xml_desc(0).map_err(call);
+    let (xml, leaving) = match reading {
+        Reading::Definition(known) => return compare(handle, known),
+        Reading::Whole { leaving } => (description()?, *leaving),
         Reading::Description(known) => {
+            let xml = description()?;
             let domain = Domain::decode(&xml, known.state).map_err(ReadError::Decode)?;
             // Else it was started or has ended meanwhile.
             if domain.id == known.id {
                 return Ok(Arc::new(Domain { migration: known.migration, ..domain }));
             }
-            false
+            (xml, false)
         }
     };
     let (state, reason) = handle.get_state().map_err(call)?;
@@ -198,6 +203,22 @@ fn read(handle: &Handle, reading: &Reading) -> Result<Arc<Domain>, ReadError> {
     let migration = if leaving || paused_by_migration { migration(handle, paused_by_migration) } else { None };
     let domain = Domain::decode(&xml, state).map_err(ReadError::Decode)?;
     Ok(Arc::new(Domain { migration, ..domain }))
+}
+
+/// Compares what is known of a domain that runs with its persistent definition. One that cannot be used is no reason to
+/// doubt what runs.
+fn compare(handle: &Handle, known: &Arc<Domain>) -> Result<Arc<Domain>, ReadError> {
+    if !handle.is_persistent().map_err(call)? {
+        return Ok(Arc::new(known.compared(None)));
+    }
+    let xml = handle.get_xml_desc(XML_INACTIVE).map_err(call)?;
+    match Domain::decode(&xml, known.state) {
+        Ok(definition) => Ok(Arc::new(known.compared(Some(definition)))),
+        Err(error) => {
+            debug!(domain.uuid = %known.uuid, error = chain(&error), "could not use a persistent definition");
+            Ok(Arc::clone(known))
+        }
+    }
 }
 
 fn call(error: virt::error::Error) -> ReadError {
@@ -214,6 +235,8 @@ fn migration(handle: &Handle, paused_by_migration: bool) -> Option<Migration> {
     }
 }
 
+/// `VIR_DOMAIN_XML_INACTIVE`.
+const XML_INACTIVE: u32 = 2;
 /// `VIR_DOMAIN_PAUSED_MIGRATION`.
 const PAUSED_MIGRATION: i32 = 2;
 /// `VIR_DOMAIN_JOB_NONE`.

@@ -145,6 +145,7 @@ fn bare(mac: &str, attachment: Attachment) -> Interface {
         vlans: Vec::new(),
         virtualport: None,
         link_down: false,
+        definition: None,
     }
 }
 
