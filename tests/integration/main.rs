@@ -9,6 +9,7 @@
 //! * `definitions` has persistent definitions that differ from what runs;
 //! * `starts` has starts hang;
 //! * `ovsdb` does so with a real Open vSwitch;
+//! * `proxies` has two agents behind nginx and HAProxy, and users of a real Keystone;
 //! * `reread` asks for an instance to be read again;
 //! * `reconnects` cuts the connections to libvirt;
 //! * `clock` sets the wall clock;
@@ -38,6 +39,7 @@ mod kinds;
 mod libvirt;
 mod netlink;
 mod ovsdb;
+mod proxies;
 mod reconnects;
 mod reread;
 mod split_daemons;

@@ -18,6 +18,7 @@ const DOMAINS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/testbed/domain
 /// then reads the end of its standard input.
 pub struct Hypervisor {
     dir: PathBuf,
+    pid: u32,
     process: Child,
     // Dropped last: the script removes what is in it.
     _parent: TempDir,
@@ -36,13 +37,19 @@ impl Hypervisor {
             .unwrap();
         let mut line = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        assert!(line.starts_with("ready "), "the hypervisor did not start; is this root? see above");
-        Self { dir, process, _parent: parent }
+        let pid = line.strip_prefix("ready ").and_then(|pid| pid.trim().parse().ok());
+        let pid = pid.expect("the hypervisor did not start; is this root? see above");
+        Self { dir, pid, process, _parent: parent }
     }
 
     /// Its directory, visible inside under the same path.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// A process in its namespaces, as the host sees it.
+    pub fn pid(&self) -> u32 {
+        self.pid
     }
 
     /// The URI by which its QEMU driver is reached from elsewhere.

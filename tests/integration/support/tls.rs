@@ -57,7 +57,12 @@ impl Authority {
 
     /// For a server on this machine.
     pub fn server(&self) -> Pair {
-        self.issue(params("", &["127.0.0.1"], ExtendedKeyUsagePurpose::ServerAuth))
+        self.server_named(&["127.0.0.1"])
+    }
+
+    /// For a server with these names.
+    pub fn server_named(&self, names: &[&str]) -> Pair {
+        self.issue(params("", names, ExtendedKeyUsagePurpose::ServerAuth))
     }
 
     /// For a client with these names.
