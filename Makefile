@@ -45,6 +45,7 @@ test-sriov: build
 
 # From libvirtd to virtqemud and back, with guests. virtqemud is built first, which takes minutes.
 test-split-daemons: deps
+	packaging/install-deps virtqemud
 	tests/testbed/split-daemons target/split-daemons
 	VIFD_VIRTQEMUD=$(CURDIR)/target/split-daemons/virtqemud \
 		cargo test --locked --test integration split_daemons -- --include-ignored
