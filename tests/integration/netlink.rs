@@ -349,7 +349,7 @@ fn a_storm_of_ten_thousand_links_is_served_meanwhile_and_ends_in_the_truth() {
 }
 
 /// What the daemon logs about a listing that the kernel calls inconsistent (`NLM_F_DUMP_INTR`).
-const TORN: &str = "the list of links changed while it was read";
+const TORN: &str = "the list changed while it was read";
 
 #[test]
 #[ignore = "needs root: run by make test"]
