@@ -53,6 +53,8 @@ pub struct Config {
     pub netlink: NetlinkConfig,
     /// The Open vSwitch database.
     pub ovsdb: OvsdbConfig,
+    /// The DHCP leases of libvirt networks.
+    pub leases: LeasesConfig,
 }
 
 /// `[http]`
@@ -101,14 +103,14 @@ pub struct LibvirtConfig {
     pub retry_interval: Duration,
 }
 
-/// `[netlink]`
+/// `[netlink]`: for the links, and for the neighbours
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NetlinkConfig {
-    /// The receive buffer for link events, in bytes. Default 8 MiB, which holds thousands of changes made at once.
+    /// The receive buffer for events, in bytes. Default 8 MiB, which holds thousands of changes made at once.
     /// Without `CAP_NET_ADMIN` the kernel grants no more than `net.core.rmem_max`.
     pub receive_buffer: usize,
-    /// How often to list every link again although no event asked for it. Default `"5m"`.
+    /// How often to list everything again although no event asked for it. Default `"5m"`.
     #[serde(with = "humantime_serde")]
     pub resync_interval: Duration,
 }
@@ -132,6 +134,18 @@ pub struct OvsdbConfig {
     pub keepalive_interval: Duration,
 }
 
+/// `[leases]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LeasesConfig {
+    /// Where libvirt keeps the leases of its networks, in files `BRIDGE.status`. Default `/var/lib/libvirt/dnsmasq`.
+    /// Where there is none, there are no such networks, and vifd does without.
+    pub directory: PathBuf,
+    /// How often to read every file again although no event asked for it. Default `"5m"`.
+    #[serde(with = "humantime_serde")]
+    pub resync_interval: Duration,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -147,6 +161,7 @@ impl Default for Config {
             libvirt: LibvirtConfig::default(),
             netlink: NetlinkConfig::default(),
             ovsdb: OvsdbConfig::default(),
+            leases: LeasesConfig::default(),
         }
     }
 }
@@ -192,6 +207,12 @@ impl Default for OvsdbConfig {
             call_timeout: Duration::from_secs(10),
             keepalive_interval: Duration::from_secs(5),
         }
+    }
+}
+
+impl Default for LeasesConfig {
+    fn default() -> Self {
+        Self { directory: PathBuf::from("/var/lib/libvirt/dnsmasq"), resync_interval: Duration::from_secs(300) }
     }
 }
 

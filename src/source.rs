@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use self::moment::Moment;
 
+pub mod leases;
 pub mod libvirt;
 pub mod moment;
 pub mod netlink;

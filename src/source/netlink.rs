@@ -1,4 +1,4 @@
-//! Tables of the kernel: lists and follows them by rtnetlink, and publishes them; here [`Links`].
+//! Tables of the kernel: lists and follows them by rtnetlink, and publishes them: [`Links`] and [`Neighbours`].
 //!
 //! In: a group's messages and dumps, and what sysfs calls the virtual functions of network cards. Out: a [`Snapshot`] of
 //! the table. Whatever loses a message (an overrun, a dump that
@@ -19,6 +19,7 @@ use netlink_packet_core::NLM_F_ACK;
 use netlink_packet_route::{
     RouteNetlinkMessage,
     link::{LinkAttribute, LinkExtentMask, LinkMessage},
+    neighbour::NeighbourMessage,
 };
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -29,6 +30,7 @@ use tracing::{debug, info, warn};
 use self::{
     function::VirtualFunction,
     link::{Counters, DecodeError, LinkEvent, Links},
+    neighbour::Neighbours,
     socket::{Socket, ask, dump},
 };
 use super::{Backoff, Snapshot, chain, publish};
@@ -36,6 +38,7 @@ use crate::{config::NetlinkConfig, pci::PciAddress};
 
 pub mod function;
 pub mod link;
+pub mod neighbour;
 mod socket;
 
 /// Something that the kernel lists, and whose changes it tells.
@@ -224,6 +227,24 @@ impl Table for Links {
     }
 }
 
+impl Table for Neighbours {
+    const NAME: &'static str = "neighbours";
+    const GROUP: u32 = RTMGRP_NEIGH;
+
+    fn request() -> RouteNetlinkMessage {
+        // Of no family: of IPv4 and of IPv6, and not the forwarding tables of bridges.
+        RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default())
+    }
+
+    fn apply(&mut self, message_type: u16, payload: &[u8]) -> Effect {
+        if Self::apply(self, message_type, payload) { Effect::Entries } else { Effect::Nothing }
+    }
+
+    fn count(&self) -> usize {
+        self.len()
+    }
+}
+
 /// Asks for the virtual functions of every card. Says whether anything is news.
 ///
 /// The kernel tells that something about a virtual function was changed only by an event about the card's own link, and
@@ -307,6 +328,7 @@ async fn serve_counters(mut requests: mpsc::Receiver<oneshot::Sender<HashMap<u32
 
 /// `linux/rtnetlink.h`.
 const RTMGRP_LINK: u32 = 1;
+const RTMGRP_NEIGH: u32 = 4;
 /// A listing takes milliseconds; a host whose links never hold still that long has other troubles.
 const DUMP_ATTEMPTS: u32 = 6;
 /// A session that lived this long was no failure.
