@@ -145,7 +145,13 @@ fn view(n: u32) -> View {
     let known =
         (0..n).map(|n| domain(&host::domain_xml("kvm", n))).map(|domain| (domain.uuid, Arc::new(domain))).collect();
     let domains = Domains { known, ..Domains::default() };
-    View { links: synced(links(n)), ports: Snapshot::absent(), hypervisors: vec![(URI.into(), false, synced(domains))] }
+    View {
+        links: synced(links(n)),
+        neighbours: Snapshot::default(),
+        ports: Snapshot::absent(),
+        leases: Snapshot::absent(),
+        hypervisors: vec![(URI.into(), false, synced(domains))],
+    }
 }
 
 fn synced<T>(data: T) -> Snapshot<T> {

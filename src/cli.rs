@@ -61,7 +61,7 @@ enum Command {
     },
     /// Whose a thing is: everything that it matches
     Who {
-        /// A device name, MAC address, ifindex, VIF id, fixed or PCI address, vhost-user socket, Open vSwitch port, PID,
+        /// A device name, MAC address, ifindex, VIF id, IP or PCI address, vhost-user socket, Open vSwitch port, PID,
         /// or an instance's UUID or name
         thing: String,
     },

@@ -2,8 +2,9 @@
 //!
 //! | task | in | out |
 //! | --- | --- | --- |
-//! | `netlink` | the kernel's link messages | `Snapshot<Links>` |
+//! | `links`, `neighbours` | the kernel's messages | `Snapshot<Links>`, `Snapshot<Neighbours>` |
 //! | `ovsdb` | Open vSwitch's changes of its database | `Snapshot<Ports>` |
+//! | `leases` | the files of libvirt's DHCP servers | `Snapshot<Leases>` |
 //! | `rereads` | instances that callers ask for | batches of them |
 //! | `libvirt` (per hypervisor) | libvirt's events, doubtful instances, those asked for | `Snapshot<Domains>` |
 //! | `inventory` | all snapshots | `Arc<Inventory>`, doubtful instances |
@@ -40,7 +41,7 @@ use crate::{
     },
     inventory::{self, HypervisorSource, Inventory, Sources},
     source::{
-        Snapshot, SyncState, chain,
+        Snapshot, SyncState, chain, leases,
         libvirt::{self, doubts::Doubts, reread::Rereads},
         netlink::{self, CounterReader},
         now, ovsdb,
@@ -124,11 +125,16 @@ impl Daemon {
         let mut tasks = JoinSet::new();
 
         let (links_tx, links) = watch::channel(Snapshot::default());
-        tasks.spawn(named("netlink", until(stop, netlink::run(config.netlink, links_tx))));
+        tasks.spawn(named("links", until(stop, netlink::run(config.netlink.clone(), links_tx))));
+        let (neighbours_tx, neighbours) = watch::channel(Snapshot::default());
+        tasks.spawn(named("neighbours", until(stop, netlink::run(config.netlink, neighbours_tx))));
 
         let mut records = load_cache(&config.cache);
         let (ports_tx, ports) = watch::channel(records.ports.take().map(Snapshot::from).unwrap_or_default());
         tasks.spawn(named("ovsdb", until(stop, ovsdb::run(config.ovsdb, ports_tx))));
+
+        let (leases_tx, leases) = watch::channel(Snapshot::default());
+        tasks.spawn(named("leases", until(stop, leases::run(config.leases, leases_tx))));
 
         let (doubts_tx, doubts) = watch::channel(Doubts::default());
         let (rereads, asked, gather_rereads) = Rereads::new();
@@ -154,7 +160,7 @@ impl Daemon {
         }
 
         // The first request finds what is known from the run before, not an inventory that nobody has joined yet.
-        let mut sources = Sources { links, ports, hypervisors };
+        let mut sources = Sources { links, neighbours, ports, leases, hypervisors };
         let begin = inventory::join(&sources.view(), &config.instance_name_template, &Inventory::default());
         let (inventory_tx, inventory) = watch::channel(Arc::new(begin));
         let join = inventory::run(sources, config.instance_name_template, inventory_tx, doubts_tx);
@@ -254,9 +260,14 @@ fn status(inventory: &Inventory) -> String {
         inventory.vif_count(),
         inventory.links().len()
     );
-    let netlink = inventory.netlink.iter().map(|sync| ("netlink", sync));
-    let ovsdb = inventory.ovsdb.iter().map(|sync| ("ovsdb", sync));
-    for (name, sync) in netlink.chain(ovsdb).chain(inventory.hypervisors.iter().map(|h| (&*h.uri, &h.sync))) {
+    let host = [
+        ("netlink", &inventory.netlink),
+        ("neighbours", &inventory.neighbours),
+        ("ovsdb", &inventory.ovsdb),
+        ("leases", &inventory.leases),
+    ];
+    let host = host.into_iter().filter_map(|(name, sync)| Some((name, sync.as_ref()?)));
+    for (name, sync) in host.chain(inventory.hypervisors.iter().map(|h| (&*h.uri, &h.sync))) {
         line += &match sync {
             SyncState::Absent => String::new(),
             SyncState::Synced { .. } => format!("; {name} synced"),

@@ -22,28 +22,33 @@ use crate::{
     pci::PciAddress,
     source::{
         Snapshot, SyncState,
+        leases::Leases,
         libvirt::{
             Domains,
-            domain::{DomainState, FixedIp, Interface, Manager, Migration, Owner},
+            domain::{DomainState, Interface, Manager, Migration, Owner},
             doubts::Doubts,
         },
         moment::Moment,
         netlink::{
             function::VirtualFunction,
             link::{Link, Links},
+            neighbour::Neighbours,
         },
         ovsdb::rows::{Port, Ports},
     },
 };
 
+mod address;
 mod doubt;
 mod find;
 mod index;
 mod join;
+mod segment;
 #[cfg(test)]
 pub(crate) mod testing;
 mod vif_id;
 
+pub use address::{Address, AddressSource};
 pub use find::{Match, MatchedBy};
 pub use join::join;
 
@@ -54,8 +59,12 @@ pub struct Inventory {
     pub generation: u64,
     /// The kernel's links, as a source.
     pub netlink: Option<SyncState>,
+    /// The kernel's neighbours, as a source.
+    pub neighbours: Option<SyncState>,
     /// The Open vSwitch database, as a source.
     pub ovsdb: Option<SyncState>,
+    /// The DHCP leases of libvirt networks, as a source.
+    pub leases: Option<SyncState>,
     /// The hypervisors, as sources.
     pub hypervisors: Vec<Hypervisor>,
     /// Every instance, by hypervisor and name.
@@ -64,6 +73,7 @@ pub struct Inventory {
     ports: Arc<Ports>,
     by_key: Arc<Keys>,
     by_carrier: Arc<Carriers>,
+    by_address: Arc<Index<IpAddr, VifPosition>>,
     links_by_name: Arc<Index<Arc<str>, u32>>,
     links_by_mac: Arc<Index<MacAddr, u32>>,
     origin: Origin,
@@ -78,7 +88,6 @@ struct Keys {
     vif_id: Index<Uuid, VifPosition>,
     mac: Index<MacAddr, VifPosition>,
     target: Index<Arc<str>, VifPosition>,
-    fixed_ip: Index<IpAddr, VifPosition>,
     pci: Index<PciAddress, VifPosition>,
     socket: Index<Arc<str>, VifPosition>,
 }
@@ -187,9 +196,9 @@ pub struct Vif {
     /// What the domain's description says.
     #[serde(flatten)]
     pub interface: Interface,
-    /// The fixed addresses that the cloud's metadata gives to this VIF's port.
+    /// Its IP addresses, as each source has them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub fixed_ips: Vec<FixedIp>,
+    pub addresses: Vec<Address>,
     /// The link that carries it on this host.
     pub device: Option<Device>,
     /// Why there is no such link.
@@ -427,7 +436,8 @@ impl Inventory {
     #[must_use]
     pub fn is_decided(&self) -> bool {
         let decided = |sync: &Option<SyncState>| sync.as_ref().is_some_and(SyncState::is_decided);
-        decided(&self.netlink) && decided(&self.ovsdb) && self.hypervisors.iter().all(|h| h.sync.is_decided())
+        let host = [&self.netlink, &self.neighbours, &self.ovsdb, &self.leases];
+        host.into_iter().all(decided) && self.hypervisors.iter().all(|h| h.sync.is_decided())
     }
 
     /// How many VIFs there are.
@@ -442,8 +452,12 @@ impl Inventory {
 pub struct Sources {
     /// The kernel's links.
     pub links: watch::Receiver<Snapshot<Links>>,
+    /// The kernel's neighbours.
+    pub neighbours: watch::Receiver<Snapshot<Neighbours>>,
     /// The ports of the Open vSwitch bridges.
     pub ports: watch::Receiver<Snapshot<Ports>>,
+    /// The DHCP leases of libvirt networks.
+    pub leases: watch::Receiver<Snapshot<Leases>>,
     /// The domains of each hypervisor.
     pub hypervisors: Vec<HypervisorSource>,
 }
@@ -464,8 +478,12 @@ pub struct HypervisorSource {
 pub struct View {
     /// The kernel's links.
     pub links: Snapshot<Links>,
+    /// The kernel's neighbours.
+    pub neighbours: Snapshot<Neighbours>,
     /// The ports of the Open vSwitch bridges.
     pub ports: Snapshot<Ports>,
+    /// The DHCP leases of libvirt networks.
+    pub leases: Snapshot<Leases>,
     /// Each hypervisor's URI, whether it is optional, and its domains.
     pub hypervisors: Vec<(Arc<str>, bool, Snapshot<Domains>)>,
 }
@@ -529,7 +547,9 @@ impl Sources {
     pub fn view(&mut self) -> View {
         View {
             links: self.links.borrow_and_update().clone(),
+            neighbours: self.neighbours.borrow_and_update().clone(),
             ports: self.ports.borrow_and_update().clone(),
+            leases: self.leases.borrow_and_update().clone(),
             hypervisors: self
                 .hypervisors
                 .iter_mut()
@@ -540,10 +560,14 @@ impl Sources {
 
     async fn changed(&mut self) {
         // One future for each source; the list is never empty.
-        let links: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(self.links.changed());
-        let ports: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(self.ports.changed());
+        let host: [Pin<Box<dyn Future<Output = _> + Send>>; 4] = [
+            Box::pin(self.links.changed()),
+            Box::pin(self.neighbours.changed()),
+            Box::pin(self.ports.changed()),
+            Box::pin(self.leases.changed()),
+        ];
         let hypervisors = self.hypervisors.iter_mut().map(|h| Box::pin(h.domains.changed()) as _);
-        let (result, ..) = select_all([links, ports].into_iter().chain(hypervisors)).await;
+        let (result, ..) = select_all(host.into_iter().chain(hypervisors)).await;
         if result.is_err() {
             // Its task has ended, which stops the daemon; until then there is nothing to join.
             std::future::pending().await

@@ -18,8 +18,9 @@
 //!                          ^                                                         |
 //!                          +---- doubtful instances: "read these again" -----+       v
 //!                                                                            +-- inventory --Arc<Inventory>--> http
-//! kernel --rtnetlink--> source::netlink ---------------------Snapshot<Links>---------^
+//! kernel --rtnetlink--> source::netlink ----------Snapshot<Links>, <Neighbours>------^
 //! ovsdb-server --JSON-RPC--> source::ovsdb ------------------Snapshot<Ports>---------^
+//! dnsmasq --files--> source::leases ------------------------Snapshot<Leases>---------^
 //! ```
 //!
 //! Imports point against the flow: `http` knows `inventory`, which knows the sources, which know nobody.
@@ -34,11 +35,12 @@
 //! | [`source::libvirt::doubts`] | what the kernel holds against libvirt, made into hints |
 //! | [`source::libvirt::events`] | libvirt's C callbacks: the only `unsafe` code |
 //! | [`source::libvirt::reread`] | instances that somebody asks to be read again |
-//! | [`source::netlink`] | the kernel's links: following and listing them |
-//! | [`source::netlink::link`] | the pure decoding of link messages, and replaying them |
+//! | [`source::netlink`] | tables of the kernel: following and listing them |
+//! | [`source::netlink::link`], [`source::netlink::neighbour`] | its links, its neighbours: the pure decoding of messages, and replaying them |
 //! | [`source::netlink::function`] | the virtual functions of network cards: pure decoding, and reading sysfs |
 //! | [`source::ovsdb`] | the Open vSwitch database: following it, where there is one |
 //! | [`source::ovsdb::rpc`], [`source::ovsdb::rows`] | its messages and its rows: pure decoding |
+//! | [`source::leases`] | the DHCP leases of libvirt networks |
 //! | [`inventory`] | the truth: instances with their VIFs and links, look-ups by everything, and the pure join |
 //! | [`cache`] | domains and ports on disk, for the first answers after a restart |
 //! | [`http`] | the Compute API ([`http::compute`]) and the host's own API ([`http::host`]) |
@@ -54,7 +56,9 @@
 //! A *domain* is what libvirt calls a guest; an *instance* is a domain joined with its devices. A *VIF* is one virtual
 //! interface of an instance. A *target* is the device name in the domain XML; a *link* is a network device of the
 //! kernel, identified by its index. A source is *synced*, *stale* or *pending*, or *absent* where a
-//! host has no such thing. A *port* is one of Open vSwitch's.
+//! host has no such thing. A *port* is one of Open vSwitch's. A *neighbour* is whoever
+//! the kernel's ARP and NDP tables say has an IP address; a *segment* is what of this host's links and switches a frame
+//! crosses without a router.
 //!
 //! # Rules
 //!

@@ -5,10 +5,11 @@
 use std::fmt::Write;
 
 use comfy_table::{ContentArrangement, Table, presets};
+use jiff::Timestamp;
 
 use crate::{
     http::host::{Answer, InstanceRecord, Instances, OneInstance, Sources, Sync, Who, WhoMatch},
-    inventory::{Instance, Match, PassedFunction, Staleness, Vif},
+    inventory::{Address, AddressSource, Instance, Match, PassedFunction, Staleness, Vif},
     source::{
         SyncState,
         libvirt::domain::{InDefinition, Interface, Migration},
@@ -118,9 +119,8 @@ fn vif_lines(text: &mut String, record: &InstanceRecord, n: usize, vif: &Vif) {
     if let Some(model) = &interface.model {
         line("model", plain(model));
     }
-    if !vif.fixed_ips.is_empty() {
-        let addresses: Vec<_> = vif.fixed_ips.iter().map(|ip| ip.address.to_string()).collect();
-        line("fixed IPs", addresses.join(", "));
+    for (n, known) in vif.addresses.iter().enumerate() {
+        line(if n == 0 { "addresses" } else { "" }, address(known));
     }
     if interface.link_down {
         line("link", "set down in the guest".to_owned());
@@ -156,7 +156,7 @@ pub(super) fn who(answer: &Answer<Who>, thing: &str) -> String {
         let _ = writeln!(
             text,
             "Nothing on this host matches {}. Searched: device names and alternative names, ifindexes, MAC addresses of \
-             devices and VIFs, VIF ids, fixed addresses, PCI addresses, targets, vhost-user sockets, names and numbers of \
+             devices and VIFs, VIF ids, IP addresses, PCI addresses, targets, vhost-user sockets, names and numbers of \
              Open vSwitch ports, instance UUIDs and names.",
             plain(thing)
         );
@@ -220,6 +220,9 @@ fn match_sentence(found: &WhoMatch) -> String {
     if let Some(function) = found.found.vif().and_then(|vif| vif.virtual_function.as_ref()) {
         let _ = writeln!(text, "  VF           {}", function_summary(function));
     }
+    for (n, known) in found.found.vif().iter().flat_map(|vif| &vif.addresses).enumerate() {
+        let _ = writeln!(text, "  {:<12} {}", if n == 0 { "addresses" } else { "" }, address(known));
+    }
     if let Some(port) = ovs {
         let _ = writeln!(text, "  OVS port     {}", port_summary(port));
         if let Some(error) = &port.error {
@@ -244,7 +247,8 @@ pub(super) fn status(answer: &Answer<Sync>) -> String {
     );
     let mut table = table(&["SOURCE", "STATE", "FOR", "WHY"]);
     let sources = answer.sources.hypervisors.iter().map(|h| (&*h.uri, &h.sync));
-    let host = [("netlink", &answer.sources.netlink), ("ovsdb", &answer.sources.ovsdb)];
+    let Sources { netlink, neighbours, ovsdb, leases, .. } = &answer.sources;
+    let host = [("netlink", netlink), ("neighbours", neighbours), ("ovsdb", ovsdb), ("leases", leases)];
     for (name, sync) in host.into_iter().chain(sources) {
         let (state, since) = match sync {
             SyncState::Pending { .. } => ("pending", None),
@@ -277,7 +281,9 @@ fn doubts(sources: &Sources) -> String {
         }
     };
     doubt("netlink", &sources.netlink);
+    doubt("neighbours", &sources.neighbours);
     doubt("ovsdb", &sources.ovsdb);
+    doubt("leases", &sources.leases);
     let optional_listed = sources.hypervisors.iter().any(|h| h.optional && !h.sync.is_pending());
     for hypervisor in &sources.hypervisors {
         if !(hypervisor.optional && optional_listed && hypervisor.sync.is_pending()) {
@@ -310,6 +316,23 @@ fn device(vif: &Vif) -> String {
         },
         (None, None) => "-".to_owned(),
     }
+}
+
+/// An address, and who says so.
+fn address(known: &Address) -> String {
+    let by = match &known.source {
+        AddressSource::Metadata => "fixed address in the metadata".to_owned(),
+        AddressSource::Lease { bridge, expires, hostname } => {
+            let expires = expires.map_or("never expires".to_owned(), |end| format!("expires {}", remaining(end)));
+            let hostname = hostname.as_deref().map(|name| format!(", to the host name {}", plain(name)));
+            format!("DHCP lease on {}{}, {expires}", plain(bridge), hostname.unwrap_or_default())
+        }
+        AddressSource::Neighbour { device, permanent: false } => format!("neighbour on {}", plain(&device.name)),
+        AddressSource::Neighbour { device, permanent: true } => {
+            format!("permanent neighbour on {}, made by somebody on this host", plain(&device.name))
+        }
+    };
+    format!("{} ({by})", known.address)
 }
 
 fn link_summary(link: &Link) -> String {
@@ -367,6 +390,12 @@ fn instance_name(instance: &Instance) -> String {
 
 fn staleness(stale: &Staleness) -> String {
     format!("for {}: {}", age(stale.since), plain(&stale.reason))
+}
+
+/// How long until then, by the wall clock as the DHCP server has it.
+fn remaining(end: Timestamp) -> String {
+    let seconds = end.duration_since(Timestamp::now()).as_secs();
+    if seconds > 0 { format!("in {}", largest_units(seconds.unsigned_abs())) } else { "now".to_owned() }
 }
 
 /// How long ago, in the two largest units.

@@ -4,17 +4,17 @@
 //! | --- | --- |
 //! | `instances` | every instance |
 //! | `instances/{id}` | one, by UUID, libvirt name or integer id |
-//! | `vifs?id=&mac=&device=&ifindex=&instance=&project=` | the VIFs to which all of these apply |
+//! | `vifs?id=&mac=&address=&device=&ifindex=&instance=&project=` | the VIFs to which all of these apply |
 //! | `devices?kind=&controller=&owned=` | the links to which all of these apply |
 //! | `devices/{device}` | one, by name, alternative name or ifindex |
 //! | `devices/{device}/counters` | its 64-bit counters, read from the kernel now |
-//! | `who?thing=` | everything that a name, MAC address, ifindex, id, socket or Open vSwitch port (`br-int:5`) matches |
+//! | `who?thing=` | everything that a name, MAC or IP address, ifindex, id, socket or Open vSwitch port (`br-int:5`) matches |
 //! | `sync` | whether each source is kept current, and how much there is |
 //!
 //! Every answer carries the generation of the inventory that it was made from and the state of each source. The types
 //! here are what `vifctl` reads.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use axum::{
     Json, Router,
@@ -55,8 +55,12 @@ pub struct Answer<T> {
 pub struct Sources {
     /// The kernel's links.
     pub netlink: SyncState,
+    /// The kernel's neighbours.
+    pub neighbours: SyncState,
     /// The Open vSwitch database.
     pub ovsdb: SyncState,
+    /// The DHCP leases of libvirt networks.
+    pub leases: SyncState,
     /// The hypervisors' domains.
     pub hypervisors: Vec<Hypervisor>,
 }
@@ -295,6 +299,7 @@ async fn instance(State(app): State<App>, Path(id): Path<String>) -> Reply<OneIn
 struct VifFilter {
     id: Option<Uuid>,
     mac: Option<MacAddr>,
+    address: Option<IpAddr>,
     device: Option<String>,
     ifindex: Option<u32>,
     instance: Option<Uuid>,
@@ -307,6 +312,7 @@ impl VifFilter {
         let named = |name: &String| inventory.link_by_name(name).map(|link| link.index);
         self.id.is_none_or(|id| vif.id == id)
             && self.mac.is_none_or(|mac| vif.interface.mac == mac)
+            && self.address.is_none_or(|wanted| vif.addresses.iter().any(|known| known.address == wanted))
             && self.ifindex.is_none_or(|ifindex| index == Some(ifindex))
             && self.device.as_ref().is_none_or(|name| index.is_some() && named(name) == index)
             && self.instance.is_none_or(|uuid| instance.uuid == uuid)
@@ -401,9 +407,12 @@ async fn sync(State(app): State<App>) -> Reply<Sync> {
 
 impl Sources {
     pub(super) fn of(inventory: &Inventory) -> Self {
+        let sync = |sync: &Option<SyncState>| sync.clone().unwrap_or(SyncState::Pending { reason: None });
         Self {
-            netlink: inventory.netlink.clone().unwrap_or(SyncState::Pending { reason: None }),
-            ovsdb: inventory.ovsdb.clone().unwrap_or(SyncState::Pending { reason: None }),
+            netlink: sync(&inventory.netlink),
+            neighbours: sync(&inventory.neighbours),
+            ovsdb: sync(&inventory.ovsdb),
+            leases: sync(&inventory.leases),
             hypervisors: inventory.hypervisors.clone(),
         }
     }

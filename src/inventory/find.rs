@@ -60,6 +60,10 @@ pub enum MatchedBy {
     VifId,
     /// A fixed address that the cloud's metadata gives to a VIF.
     FixedIp,
+    /// An address that a DHCP server has leased to a VIF.
+    Lease,
+    /// An address that the kernel's neighbour table has with a VIF.
+    Neighbour,
     /// The address of a PCI device: a link's, a virtual function's, or one that was handed to a guest.
     PciAddress,
     /// The MAC address that a network card was told for a virtual function.
@@ -91,7 +95,7 @@ impl Match {
 }
 
 impl Inventory {
-    /// Everything that `thing` may mean: a device name, MAC address, ifindex, VIF id, fixed address, PCI address,
+    /// Everything that `thing` may mean: a device name, MAC address, ifindex, VIF id, IP address, PCI address,
     /// vhost-user socket, instance UUID or name, or an Open vSwitch port: by name, or by number as `BRIDGE:NUMBER`. A
     /// number means a port only together with its bridge; where that is not known, `ofport:NUMBER` finds the port of every
     /// bridge.
@@ -143,8 +147,11 @@ impl Inventory {
             }
         }
         if let Ok(address) = thing.parse::<IpAddr>() {
-            for position in self.by_key.fixed_ip.get(&address) {
-                found.add(Key::Vif(position), MatchedBy::FixedIp);
+            for position in self.by_address.get(&address) {
+                let (_, vif) = self.vif(position);
+                for known in vif.addresses.iter().filter(|known| known.address == address) {
+                    found.add(Key::Vif(position), known.source.matched_by());
+                }
             }
         }
         if let Ok(address) = thing.parse::<PciAddress>() {
@@ -306,7 +313,9 @@ impl fmt::Display for MatchedBy {
             Self::AttachedMac => "attached-mac of the Open vSwitch port",
             Self::VifMac => "MAC address of the VIF",
             Self::VifId => "VIF id",
-            Self::FixedIp => "fixed address of the VIF",
+            Self::FixedIp => "fixed address in the metadata",
+            Self::Lease => "DHCP lease",
+            Self::Neighbour => "neighbour table",
             Self::PciAddress => "PCI address",
             Self::FunctionMac => "MAC address of the virtual function",
             Self::Process => "PID",

@@ -1,13 +1,14 @@
 //! The join: pure, from what all sources say at one moment to one [`Inventory`].
 
-use std::{cell::OnceCell, collections::BTreeSet, path::Path, sync::Arc};
+use std::{cell::OnceCell, collections::BTreeSet, net::IpAddr, path::Path, sync::Arc};
 
 use uuid::Uuid;
 
 use self::function::Functions;
 use super::{
-    Carriers, Device, Disagreement, Evidence, Fact, FactSource, Hypervisor, Index, Instance, Inventory, Keys, NoDevice,
-    Staleness, View, Vif, VifPosition,
+    Address, AddressSource, Carriers, Device, Disagreement, Evidence, Fact, FactSource, Hypervisor, Index, Instance,
+    Inventory, Keys, NoDevice, Staleness, View, Vif, VifPosition,
+    address::{Sighted, Sightings},
     vif_id::{self, SharedStarts},
 };
 use crate::{
@@ -59,6 +60,17 @@ pub fn join(view: &View, template: &NameTemplate, previous: &Inventory) -> Inven
     let pending = view.links.sync.is_pending();
     let same_pending = previous.netlink.as_ref().is_some_and(|sync| sync.is_pending() == pending);
     let same_ports = Arc::ptr_eq(ports, &previous.ports) && (ports.is_empty() || difference.is_empty());
+    let same_segments = same_ports && !difference.has(|link| (&link.kind, link.controller, link.peer, link.lower));
+    let sightings = previous.origin.sightings.next(view, same_segments);
+    let touched = || {
+        let mut touched = difference.touched(previous);
+        let mut macs = sightings.changed_since(&previous.origin.sightings);
+        if !same_segments || difference.has(|link| &link.name) {
+            macs.extend(sightings.macs());
+        }
+        touched.extend(macs.iter().flat_map(|mac| previous.by_key.mac.get(mac)).map(|position| position.instance));
+        touched
+    };
     let joint = Joint {
         generation,
         template,
@@ -71,7 +83,8 @@ pub fn join(view: &View, template: &NameTemplate, previous: &Inventory) -> Inven
             switch: Switch::new(ports, links),
             functions: Functions::new(links),
         },
-        touched: (same_pending && same_ports).then(|| difference.touched(previous)),
+        sighted: Sighted { sightings: &sightings, links, links_by_name: &links_by_name, ports },
+        touched: (same_pending && same_ports).then(touched),
         previous,
     };
     let (instances, origins): (Vec<_>, Arc<[_]>) = if same_domains {
@@ -85,11 +98,15 @@ pub fn join(view: &View, template: &NameTemplate, previous: &Inventory) -> Inven
     let pairs = || instances.iter().zip(&previous.instances);
     let same_length = instances.len() == previous.instances.len();
     let same_instances = same_length && pairs().all(|(a, b)| Arc::ptr_eq(a, b));
-    let same_keys = same_length && pairs().all(|(a, b)| Arc::ptr_eq(a, b) || has_same_keys(a, b));
+    let same =
+        |is: fn(&Instance, &Instance) -> bool| same_length && pairs().all(|(a, b)| Arc::ptr_eq(a, b) || is(a, b));
+    let (same_keys, same_addresses) = (same(has_same_keys), same(has_same_addresses));
     Inventory {
         generation,
         netlink: Some(view.links.sync.clone()),
+        neighbours: Some(view.neighbours.sync.clone()),
         ovsdb: Some(view.ports.sync.clone()),
+        leases: Some(view.leases.sync.clone()),
         hypervisors: view
             .hypervisors
             .iter()
@@ -102,12 +119,13 @@ pub fn join(view: &View, template: &NameTemplate, previous: &Inventory) -> Inven
             .collect(),
         by_key: if same_keys { Arc::clone(&previous.by_key) } else { Arc::new(Keys::of(&instances)) },
         by_carrier: if same_instances { Arc::clone(&previous.by_carrier) } else { Arc::new(Carriers::of(&instances)) },
+        by_address: if same_addresses { Arc::clone(&previous.by_address) } else { Arc::new(by_address(&instances)) },
         links_by_name,
         links_by_mac,
         links: Arc::clone(links),
         ports: Arc::clone(ports),
         instances,
-        origin: Origin { domains, instances: origins, shared },
+        origin: Origin { domains, instances: origins, shared, sightings },
     }
 }
 
@@ -118,6 +136,7 @@ pub(super) struct Origin {
     /// The domain of each of the instances.
     instances: Arc<[Arc<Domain>]>,
     shared: SharedStarts,
+    sightings: Sightings,
 }
 
 /// What a host's links were and are, where that differs.
@@ -167,8 +186,9 @@ struct Joint<'a> {
     shared: &'a SharedStarts,
     same_shared: bool,
     devices: Devices<'a>,
-    /// The positions in the previous inventory of those instances whose VIFs may be carried differently now; absent
-    /// where that may be any.
+    sighted: Sighted<'a>,
+    /// The positions in the previous inventory of those instances whose VIFs may be carried or addressed differently now;
+    /// absent where that may be any.
     touched: Option<BTreeSet<u32>>,
     previous: &'a Inventory,
 }
@@ -210,7 +230,7 @@ impl Joint<'_> {
         if Arc::ptr_eq(domain, &self.previous.origin.instances[n])
             && unreadable == before.unreadable
             && self.same_shared
-            && (!self.may_differ(n) || self.is_carried_alike(before, domain))
+            && (!self.may_differ(n) || self.is_found_alike(before, domain))
         {
             return Arc::clone(before);
         }
@@ -222,8 +242,8 @@ impl Joint<'_> {
         self.touched.as_ref().is_none_or(|touched| u32::try_from(n).is_ok_and(|n| touched.contains(&n)))
     }
 
-    /// Whether each VIF still has the link and the port that it would be given now.
-    fn is_carried_alike(&self, before: &Instance, domain: &Domain) -> bool {
+    /// Whether each VIF still has the link, the port and the addresses that it would be given now.
+    fn is_found_alike(&self, before: &Instance, domain: &Domain) -> bool {
         before.vifs.iter().zip(&domain.interfaces).all(|(vif, interface)| {
             let (device, no_device) = self.devices.find(domain, interface);
             let port = self.devices.switch.find(domain, interface, device.as_ref());
@@ -231,6 +251,11 @@ impl Joint<'_> {
                 && no_device == vif.no_device
                 && port.map(Arc::as_ptr) == self.previous.ovs_port(vif).map(Arc::as_ptr)
                 && self.devices.functions.find(interface) == vif.virtual_function
+                && vif
+                    .addresses
+                    .iter()
+                    .filter(|address| address.source != AddressSource::Metadata)
+                    .eq(&self.sighted.addresses(interface, device.as_ref(), port.map(Arc::as_ref)))
         })
     }
 
@@ -254,7 +279,38 @@ impl Joint<'_> {
             warnings: domain.warnings.clone(),
             persistent: domain.persistent,
             defined_only: domain.defined_only.clone(),
-            vifs: (0..domain.interfaces.len()).map(|n| vif(domain, n, self.shared, &self.devices)).collect(),
+            vifs: (0..domain.interfaces.len()).map(|n| self.vif(domain, n)).collect(),
+        }
+    }
+
+    fn vif(&self, domain: &Domain, position: usize) -> Vif {
+        let interface = &domain.interfaces[position];
+        let (device, no_device) = self.devices.find(domain, interface);
+        let ovs_port = self.devices.switch.find(domain, interface, device.as_ref()).map(Arc::as_ref);
+        let virtual_function = self.devices.functions.find(interface);
+        let mut disagreements = ovs_port.map(|port| disagreements(domain, interface, port)).unwrap_or_default();
+        if let Some(function) = virtual_function.as_ref().filter(|_| domain.is_active()) {
+            disagreements.extend(function::disagreements(interface, function));
+        }
+        let mut evidence = vif_id::evidence(domain, position, self.shared, ovs_port).into_iter();
+        let Evidence { source, id } = evidence.next().expect("there is always some evidence");
+        let ports = domain.cloud.iter().flat_map(|cloud| &cloud.ports).filter(|port| port.id == id);
+        let fixed = ports.flat_map(|port| &port.fixed_ips);
+        let fixed = fixed.map(|ip| Address { source: AddressSource::Metadata, address: ip.address });
+        Vif {
+            id,
+            id_source: source,
+            id_disagreement: evidence.filter(|other| other.id != id).collect(),
+            network_id: ovs_port
+                .filter(|port| port.vm_uuid.is_none_or(|uuid| uuid == domain.uuid))
+                .and_then(|p| p.network_id),
+            disagreements,
+            interface: interface.clone(),
+            addresses: fixed.chain(self.sighted.addresses(interface, device.as_ref(), ovs_port)).collect(),
+            device,
+            no_device,
+            virtual_function,
+            ovs_port: ovs_port.map(|port| Arc::clone(&port.name)),
         }
     }
 }
@@ -263,11 +319,26 @@ impl Joint<'_> {
 fn has_same_keys(a: &Instance, b: &Instance) -> bool {
     fn keys(vif: &Vif) -> impl PartialEq {
         let Interface { mac, target, .. } = &vif.interface;
-        (vif.id, mac, target, vif.interface.pci(), vif.interface.socket(), &vif.fixed_ips)
+        (vif.id, mac, target, vif.interface.pci(), vif.interface.socket())
     }
     let mut vifs = a.vifs.iter().zip(&b.vifs);
     (a.uuid, a.number, &a.name, a.vifs.len()) == (b.uuid, b.number, &b.name, b.vifs.len())
         && vifs.all(|(a, b)| keys(a) == keys(b))
+}
+
+/// Whether the VIFs of both have the same addresses, whoever says so.
+fn has_same_addresses(a: &Instance, b: &Instance) -> bool {
+    let of = |instance: &'_ Instance| -> Vec<Vec<_>> {
+        instance.vifs.iter().map(|vif| vif.addresses.iter().map(|address| address.address).collect()).collect()
+    };
+    of(a) == of(b)
+}
+
+fn by_address(instances: &[Arc<Instance>]) -> Index<IpAddr, VifPosition> {
+    let addresses = |(vif, position): (&Vif, _)| -> Vec<_> {
+        vif.addresses.iter().map(|address| (address.address, position)).collect()
+    };
+    positions(instances).flat_map(addresses).collect()
 }
 
 impl Keys {
@@ -281,7 +352,6 @@ impl Keys {
             vif_id: vifs().map(|(vif, position)| (vif.id, position)).collect(),
             mac: vifs().map(|(vif, position)| (vif.interface.mac, position)).collect(),
             target: vifs().filter_map(|(vif, at)| Some((Arc::clone(vif.interface.target.as_ref()?), at))).collect(),
-            fixed_ip: vifs().flat_map(|(vif, at)| vif.fixed_ips.iter().map(move |ip| (ip.address, at))).collect(),
             pci: vifs().filter_map(|(vif, position)| Some((vif.interface.pci()?, position))).collect(),
             socket: vifs().filter_map(|(vif, position)| Some((vif.interface.socket()?.clone(), position))).collect(),
         }
@@ -469,35 +539,6 @@ fn disagreements(domain: &Domain, interface: &Interface, port: &Port) -> Vec<Dis
         add(Fact::Bridge, bridge.to_string());
     }
     disagreements
-}
-
-fn vif(domain: &Domain, position: usize, shared: &SharedStarts, devices: &Devices) -> Vif {
-    let interface = &domain.interfaces[position];
-    let (device, no_device) = devices.find(domain, interface);
-    let ovs_port = devices.switch.find(domain, interface, device.as_ref()).map(Arc::as_ref);
-    let virtual_function = devices.functions.find(interface);
-    let mut disagreements = ovs_port.map(|port| disagreements(domain, interface, port)).unwrap_or_default();
-    if let Some(function) = virtual_function.as_ref().filter(|_| domain.is_active()) {
-        disagreements.extend(function::disagreements(interface, function));
-    }
-    let mut evidence = vif_id::evidence(domain, position, shared, ovs_port).into_iter();
-    let Evidence { source, id } = evidence.next().expect("there is always some evidence");
-    let ports = domain.cloud.iter().flat_map(|cloud| &cloud.ports);
-    Vif {
-        id,
-        id_source: source,
-        id_disagreement: evidence.filter(|other| other.id != id).collect(),
-        network_id: ovs_port
-            .filter(|port| port.vm_uuid.is_none_or(|uuid| uuid == domain.uuid))
-            .and_then(|p| p.network_id),
-        disagreements,
-        interface: interface.clone(),
-        fixed_ips: ports.filter(|port| port.id == id).flat_map(|port| port.fixed_ips.iter().cloned()).collect(),
-        device,
-        no_device,
-        virtual_function,
-        ovs_port: ovs_port.map(|port| Arc::clone(&port.name)),
-    }
 }
 
 #[cfg(test)]

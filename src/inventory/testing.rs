@@ -113,7 +113,9 @@ pub(crate) fn view(domains: &[String], links: &[Link]) -> View {
     let domains = Snapshot { data: Arc::new(Domains { known, ..Domains::default() }), sync: synced() };
     View {
         links: Snapshot { data: Arc::new(links.iter().cloned().collect::<Links>()), sync: synced() },
+        neighbours: Snapshot { data: Arc::default(), sync: synced() },
         ports: Snapshot::absent(),
+        leases: Snapshot::absent(),
         hypervisors: vec![("qemu:///system".into(), true, domains)],
     }
 }

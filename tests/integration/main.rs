@@ -8,6 +8,7 @@
 //! * `kinds` does so for each kind of interface, and each record is compared whole;
 //! * `definitions` has persistent definitions that differ from what runs;
 //! * `starts` has starts hang;
+//! * `addresses` gives guests IP addresses, by real ARP and NDP exchanges and real DHCP leases;
 //! * `ovsdb` does so with a real Open vSwitch;
 //! * `proxies` has two agents behind nginx and HAProxy, and users of a real Keystone;
 //! * `reread` asks for an instance to be read again;
@@ -25,6 +26,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
+mod addresses;
 mod chaos;
 mod clients;
 mod clock;

@@ -90,14 +90,13 @@ struct FixedIp {
 
 impl Attachment {
     fn of(vif: &Vif, inventory: &Inventory, ask: &Ask) -> Self {
-        let fixed_ip =
-            |ip: &crate::source::libvirt::domain::FixedIp| FixedIp { ip_address: ip.address, subnet_id: None };
+        let fixed_ip = |ip_address| FixedIp { ip_address, subnet_id: None };
         Self {
             port_state: PortState::of(vif, inventory),
             port_id: vif.id,
             mac_addr: vif.interface.mac,
             net_id: vif.network_id,
-            fixed_ips: vif.fixed_ips.iter().map(fixed_ip).collect(),
+            fixed_ips: vif.fixed_ips().map(fixed_ip).collect(),
             tag: ask.version.has(Microversion::TAGS).then_some(()),
         }
     }

@@ -11,6 +11,7 @@ use crate::{
     },
 };
 
+mod addresses;
 mod again;
 mod function;
 mod ovs;
@@ -36,7 +37,7 @@ fn an_instance_is_found_by_each_of_its_names_with_its_device() {
     let vif = only_vif(&inventory);
     assert_eq!((vif.id, vif.id_source), (PORT, VifIdSource::TargetName));
     assert_eq!(vif.device, Some(Device { index: 7, name: TAP.into() }));
-    assert_eq!(vif.fixed_ips.len(), 1);
+    assert_eq!(vif.addresses.len(), 1);
     assert_eq!(inventory.vifs_by_device(7).count(), 1);
     assert_eq!(inventory.vifs_by_id(PORT).count(), 1);
     assert_eq!(inventory.vifs_by_mac(MAC.parse().unwrap()).count(), 1);

@@ -43,7 +43,8 @@ impl Vifd {
         };
         let anyone = "\n[tcp]\nlisten = '127.0.0.1:0'\nanyone_on_loopback_is_admin = true\n";
         let tcp = if config.contains("[tcp]") { "" } else { anyone };
-        fs::write(&file, own + &config + tcp).unwrap();
+        let leases = format!("\n[leases]\ndirectory = '{}'\n", dir.join("lib/dnsmasq").display());
+        fs::write(&file, own + &config + tcp + &leases).unwrap();
         command.args(["--log", "debug", "--config"]).arg(&file);
         let process =
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log).unwrap()).spawn().unwrap();

@@ -10,9 +10,13 @@ use crate::{
     config::NameTemplate,
     inventory::testing::{joined, ovs_port, synced},
     source::{
+        leases::{Lease, Leases},
         libvirt::domain::DomainState,
         moment::Moment,
-        netlink::link::{LinkEvent, Links},
+        netlink::{
+            link::{LinkEvent, Links},
+            neighbour::{Neighbour, Neighbours},
+        },
     },
 };
 
@@ -27,8 +31,9 @@ const PORTS: [u128; 3] = [
 /// One change of one source.
 #[derive(Clone, Debug)]
 enum Change {
-    /// A link has this name, perhaps this alternative name, and this MTU; or leaves.
-    Link(u32, Option<(&'static str, Option<&'static str>, u8)>),
+    /// A link has this name, perhaps this alternative name, this MTU, and perhaps this controller; or leaves. One with an
+    /// MTU of 2 is a bridge.
+    Link(u32, Option<(&'static str, Option<&'static str>, u8, Option<u32>)>),
     /// An instance has one VIF with this target and metadata with these ports, or leaves.
     Domain(u32, Option<(&'static str, Vec<u128>)>),
     Unreadable(u32, bool),
@@ -39,10 +44,14 @@ enum Change {
     Card(u32, Option<(u8, u8)>),
     /// The link of this function itself, or it leaves.
     Function(u8, bool),
+    /// On this link there is such a neighbour, or none.
+    Neighbour(u32, u8, bool),
+    /// A DHCP server has leased this address, or none.
+    Lease(Option<(&'static str, u8)>),
 }
 
 fn change() -> impl Strategy<Value = Change> {
-    let link = (select(&NAMES), prop::option::of(select(&NAMES)), 1..3u8);
+    let link = (select(&NAMES), prop::option::of(select(&NAMES)), 1..3u8, prop::option::of(1..4u32));
     let ports = prop::collection::vec(select(&PORTS), 0..3);
     prop_oneof![
         (1..4u32, prop::option::of(link)).prop_map(|(n, link)| Change::Link(n, link)),
@@ -52,6 +61,8 @@ fn change() -> impl Strategy<Value = Change> {
         any::<bool>().prop_map(Change::LinksPending),
         (4..6u32, prop::option::of((1..4u8, 1..3u8))).prop_map(|(n, function)| Change::Card(n, function)),
         (1..4u8, any::<bool>()).prop_map(|(function, is)| Change::Function(function, is)),
+        (1..4u32, 1..3u8, any::<bool>()).prop_map(|(index, address, is)| Change::Neighbour(index, address, is)),
+        prop::option::of((select(&NAMES), 1..3u8)).prop_map(Change::Lease),
     ]
 }
 
@@ -75,10 +86,12 @@ fn changed(mut view: View, change: Change) -> View {
         Change::Link(index, properties) => {
             let mut links = Links::clone(&view.links.data);
             links.apply(match properties {
-                Some((name, altname, mtu)) => {
+                Some((name, altname, mtu, controller)) => {
                     let altnames = altname.into_iter().map(Arc::from).collect();
                     let mac = Some([0, 0, 0, 0, 0, mtu].into());
-                    LinkEvent::Exists(Arc::new(Link { altnames, mtu: mtu.into(), mac, ..link(index, name) }))
+                    let plain = link(index, name);
+                    let kind = if mtu == 2 { LinkKind::Bridge } else { plain.kind.clone() };
+                    LinkEvent::Exists(Arc::new(Link { altnames, mtu: mtu.into(), mac, controller, kind, ..plain }))
                 }
                 None => LinkEvent::Left { index, moved: None },
             });
@@ -114,6 +127,22 @@ fn changed(mut view: View, change: Change) -> View {
             let reason = Unreadable { since: Moment::LONG_AGO, reason: "stuck".into() };
             domains.unreadable.extend(is.then_some((uuid(n), reason)));
         }
+        Change::Neighbour(index, address, is) => {
+            let (address, mac) = ([10, 0, 0, address].into(), MAC.parse().unwrap());
+            let others = view.neighbours.data.iter().filter(|(n, other, _)| (*n, *other) != (index, address));
+            let new = is.then_some((index, address, Neighbour { mac, permanent: false }));
+            view.neighbours.data = Arc::new(others.chain(new).collect::<Neighbours>());
+        }
+        Change::Lease(lease) => {
+            let lease = lease.map(|(bridge, address)| Lease {
+                mac: MAC.parse().unwrap(),
+                bridge: bridge.into(),
+                address: [10, 0, 0, address].into(),
+                expires: None,
+                hostname: None,
+            });
+            view.leases.data = Arc::new(lease.into_iter().collect::<Leases>());
+        }
         Change::OvsPort(name, id) => {
             let others = view.ports.data.iter().filter(|port| &*port.name != name).cloned();
             let iface_id = id.map(|id| Uuid::from_u128(id).to_string().into());
@@ -128,9 +157,10 @@ fn changed(mut view: View, change: Change) -> View {
 fn content(inventory: &Inventory) -> String {
     let instances: Vec<_> =
         inventory.instances.iter().map(|instance| Instance { revision: 0, ..Instance::clone(instance) }).collect();
-    let Inventory { netlink, ovsdb, hypervisors, by_key, by_carrier, links_by_name, links_by_mac, .. } = inventory;
+    let Inventory { netlink, ovsdb, hypervisors, by_key, by_carrier, by_address, links_by_name, links_by_mac, .. } =
+        inventory;
     format!(
-        "{instances:#?} {hypervisors:?} {netlink:?} {ovsdb:?} {by_key:#?} {by_carrier:#?} {links_by_name:?} {links_by_mac:?}"
+        "{instances:#?} {hypervisors:?} {netlink:?} {ovsdb:?} {by_key:#?} {by_carrier:#?} {by_address:?} {links_by_name:?} {links_by_mac:?}"
     )
 }
 
