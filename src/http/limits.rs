@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     fn peer(address: &str) -> Peer {
-        Peer::Tcp { address: address.parse().unwrap(), proxy: None }
+        Peer::Tcp { address: address.parse().unwrap(), tls: false, proxy: None }
     }
 
     #[test]

@@ -93,6 +93,10 @@ impl Answer for Front {
         let mut request = compute::normalize(request.map(Body::new));
         let language = Language::of_request(&request);
         request.extensions_mut().insert(ids.clone());
+        if matches!(peer, Peer::Tcp { tls: true, .. }) {
+            // As a proxy that ends TLS says it, so that links in answers lead back here.
+            request.headers_mut().entry(FORWARDED_PROTO).or_insert(HeaderValue::from_static("https"));
+        }
 
         let answering = AssertUnwindSafe(self.route(&peer, request)).catch_unwind();
         let outcome = timeout(self.request_timeout, answering).instrument(span.clone()).await;
@@ -167,6 +171,8 @@ pub struct RequestIds {
 const OPENSTACK_REQUEST_ID: &str = "x-openstack-request-id";
 const COMPUTE_REQUEST_ID: &str = "x-compute-request-id";
 const TRACEPARENT: &str = "traceparent";
+/// `https` where the caller spoke TLS, with us or with a proxy.
+pub(super) const FORWARDED_PROTO: &str = "x-forwarded-proto";
 
 impl RequestIds {
     fn of(headers: &HeaderMap) -> Self {

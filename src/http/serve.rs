@@ -43,6 +43,8 @@ pub enum Peer {
     Tcp {
         /// From where.
         address: SocketAddr,
+        /// Whether by TLS.
+        tls: bool,
         /// Which of the proxies that the configuration names, by its certificate.
         proxy: Option<Arc<str>>,
     },
@@ -53,8 +55,8 @@ pub enum Peer {
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tcp { address, proxy: None } => address.fmt(f),
-            Self::Tcp { address, proxy: Some(proxy) } => write!(f, "{proxy} at {address}"),
+            Self::Tcp { address, proxy: None, .. } => address.fmt(f),
+            Self::Tcp { address, proxy: Some(proxy), .. } => write!(f, "{proxy} at {address}"),
             Self::Unix(credentials) => write!(f, "uid {}", credentials.uid),
         }
     }
@@ -86,7 +88,7 @@ impl Listener for TcpListener {
     }
 
     async fn open((stream, address): Self::Accepted) -> io::Result<(TcpStream, Peer)> {
-        Ok((stream, Peer::Tcp { address, proxy: None }))
+        Ok((stream, Peer::Tcp { address, tls: false, proxy: None }))
     }
 }
 
@@ -110,7 +112,7 @@ impl Listener for TlsListener {
 
     async fn open((tls, stream, address): Self::Accepted) -> io::Result<(Self::Stream, Peer)> {
         let (stream, proxy) = tls.accept(stream).await?;
-        Ok((stream, Peer::Tcp { address, proxy }))
+        Ok((stream, Peer::Tcp { address, tls: true, proxy }))
     }
 }
 

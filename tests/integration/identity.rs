@@ -212,6 +212,8 @@ fn whoever_is_not_known_is_told_how_to_be_and_may_ask_whether_vifd_lives() {
         assert_eq!(agent.status(&nobody, path, &[]), Some(status), "{path}");
     }
     assert_eq!(agent.ask(&nobody, "/ready", &[]).unwrap().body, r#"{"ready":true}"#, "it says no more to everybody");
+    let versions = agent.ask(&nobody, "/", &[]).unwrap();
+    assert!(versions.body.contains("\"https://x/v2.1/\""), "links lead back by TLS: {versions:?}");
     let refused = agent.ask(&nobody, &vifs(INSTANCE), &[]).unwrap();
     assert!(refused.header("www-authenticate").is_some(), "{refused:?}");
     assert_eq!(refused.json()["unauthorized"]["code"], 401);

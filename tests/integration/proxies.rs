@@ -293,6 +293,11 @@ fn users_reach_every_call_of_the_right_agent_through_nginx_and_haproxy() {
                 assert!(through.head.contains("x-openstack-request-id: req-"), "{proxy} {method} {path}: {through:?}");
             }
         }
+        let versions = tier.ask(port, "GET", "/", &[]);
+        assert!(
+            versions.body.contains(&format!("\"https://compute.example.org:{port}/v2.1/\"")),
+            "{proxy}: {versions:?}"
+        );
         // Nobody is believed who says himself who he is.
         let path = format!("/v2.1/servers/{}/os-virtual-interfaces", id(1));
         let claims = ["X-Identity-Status: Confirmed", "X-Roles: admin", "X-Project-Id: admin", "X-User-Id: admin"];

@@ -14,7 +14,7 @@ fn process(uid: u32, group: u32) -> Peer {
 }
 
 fn client(proxy: Option<&str>) -> Peer {
-    Peer::Tcp { address: "192.0.2.1:1".parse().unwrap(), proxy: proxy.map(Arc::from) }
+    Peer::Tcp { address: "192.0.2.1:1".parse().unwrap(), tls: true, proxy: proxy.map(Arc::from) }
 }
 
 const PROXIES: &str = "listen = '192.0.2.1:1'

@@ -4,6 +4,7 @@ use axum::http::{HeaderMap, header, uri::Authority};
 use serde::Serialize;
 
 use super::format::xml_text;
+use crate::http::requests::FORWARDED_PROTO;
 
 /// A link, in JSON.
 #[derive(Clone, Debug, Serialize)]
@@ -47,7 +48,7 @@ pub(super) const ATOM: &str = "http://www.w3.org/2005/Atom";
 pub(super) fn origin(headers: &HeaderMap) -> String {
     let text = |name: header::HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     let host = text(header::HOST).filter(|host| !host.contains('@') && host.parse::<Authority>().is_ok());
-    let https = headers.get("x-forwarded-proto").is_some_and(|proto| proto == "https");
+    let https = headers.get(FORWARDED_PROTO).is_some_and(|proto| proto == "https");
     let scheme = if https { "https" } else { "http" };
     host.map(|host| format!("{scheme}://{host}")).unwrap_or_default()
 }
