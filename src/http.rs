@@ -15,9 +15,10 @@ use axum::{
     extract::{Request, State},
     http::StatusCode,
     response::{IntoResponse, Response},
-    routing::get,
 };
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
 use tokio::{
     net::{UnixListener, UnixStream},
     sync::watch,
@@ -26,6 +27,7 @@ use tokio::{
 use self::{
     auth::{Authenticator, peer::Admins},
     compute::{fault::Fault, format::Format},
+    openapi::{Operation, Routes},
 };
 use crate::{
     inventory::Inventory,
@@ -36,6 +38,7 @@ pub mod auth;
 pub mod compute;
 pub mod host;
 pub mod limits;
+mod openapi;
 pub mod requests;
 pub mod serve;
 pub mod tls;
@@ -63,12 +66,33 @@ impl App {
 
 /// Every route.
 pub fn router(app: App) -> Router {
-    Router::new()
-        .route("/live", get(live))
-        .route("/ready", get(ready))
-        .nest("/host/v1", host::router())
-        .merge(compute::router())
-        .with_state(app)
+    routes().router().with_state(app)
+}
+
+fn routes() -> Routes {
+    let live_says = "The process serves requests.";
+    let ready_says = "Whether every source has been read at least once; if not, with 503.";
+    Routes::at("")
+        .get("/live", live, Operation::text("live", "Whether the daemon lives", live_says).open())
+        .get(
+            "/ready",
+            ready,
+            Operation::new::<Ready>("ready", "Whether the daemon is ready", 200, ready_says).open().may_be_unready(),
+        )
+        .get(
+            "/openapi.json",
+            openapi::show,
+            Operation::new::<Value>("openapi", "This document", 200, "An OpenAPI document.").open(),
+        )
+        .nest("/host/v1", host::routes())
+        .merge(compute::routes())
+}
+
+/// Whether every source has been read at least once.
+#[derive(Serialize, JsonSchema)]
+struct Ready {
+    /// It is so.
+    ready: bool,
 }
 
 /// The process serves requests.
@@ -81,7 +105,7 @@ async fn ready(State(app): State<App>) -> Response {
     let inventory = app.inventory();
     let ready = inventory.is_ready();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(json!({ "ready": ready }))).into_response()
+    (status, Json(Ready { ready })).into_response()
 }
 
 /// In which shape the caller of a path expects a refusal.

@@ -6,6 +6,7 @@
 use std::{convert::Infallible, fmt, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::future::select_all;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::{
     sync::watch,
@@ -109,7 +110,7 @@ struct VifPosition {
 }
 
 /// One hypervisor and whether its domains are kept current.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Hypervisor {
     /// Its libvirt URI.
     pub uri: Arc<str>,
@@ -123,7 +124,7 @@ pub struct Hypervisor {
 }
 
 /// A guest as the cloud knows it: a domain joined with its devices.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Instance {
     /// The instance's UUID, which is the domain's.
     pub uuid: Uuid,
@@ -169,7 +170,7 @@ pub struct Instance {
 }
 
 /// Since when and why a record is no longer kept current.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Staleness {
     /// When it was last known to be current.
     pub since: Moment,
@@ -178,7 +179,7 @@ pub struct Staleness {
 }
 
 /// One virtual interface of an instance, and the link that carries it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Vif {
     /// The VIF id: the Neutron port id where there is one.
     pub id: Uuid,
@@ -214,7 +215,7 @@ pub struct Vif {
 }
 
 /// A link of this host, by its identity and its present name.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Device {
     /// `ifindex`.
     pub index: u32,
@@ -223,7 +224,7 @@ pub struct Device {
 }
 
 /// A virtual function that is handed to a guest.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PassedFunction {
     /// What its card says about it.
     #[serde(flatten)]
@@ -236,7 +237,7 @@ pub struct PassedFunction {
 }
 
 /// Where a VIF id comes from, strongest evidence first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum VifIdSource {
     /// `external_ids:iface-id` of its Open vSwitch port.
@@ -254,7 +255,7 @@ pub enum VifIdSource {
 }
 
 /// What one source says about a VIF's id.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Evidence {
     /// The source.
     pub source: VifIdSource,
@@ -263,7 +264,7 @@ pub struct Evidence {
 }
 
 /// Something about a VIF on which another source disagrees with the domain's description.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Disagreement {
     /// What is in doubt.
     pub what: Fact,
@@ -274,7 +275,7 @@ pub struct Disagreement {
 }
 
 /// What two sources may disagree about. On the VIF id they do in [`Vif::id_disagreement`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Fact {
     /// The VIF's MAC address.
@@ -288,7 +289,7 @@ pub enum Fact {
 }
 
 /// A source other than the domain's description.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FactSource {
     /// The VIF's port in the Open vSwitch database.
@@ -298,7 +299,7 @@ pub enum FactSource {
 }
 
 /// Why a VIF has no link on this host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum NoDevice {
     /// The instance does not run.

@@ -44,6 +44,7 @@
 //! | [`inventory`] | the truth: instances with their VIFs and links, look-ups by everything, and the pure join |
 //! | [`cache`] | domains and ports on disk, for the first answers after a restart |
 //! | [`http`] | the Compute API ([`http::compute`]) and the host's own API ([`http::host`]) |
+//! | `http::openapi` | the routes with their descriptions, and the document that is made from them |
 //! | [`http::auth`] | who asks: by the socket, a proxy's word, Keystone; and what they may see |
 //! | [`http::tls`] | TLS, and certificates that change |
 //! | [`http::serve`] | connections: how many, how slow, and their end |

@@ -9,6 +9,7 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::{RoundMode, Timestamp, TimestampRound, Unit};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -30,7 +31,7 @@ pub struct Snapshot<T> {
 }
 
 /// Whether a source's view is being kept current.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum SyncState {
     /// Never complete since vifd started. The reason is absent until the first attempt has failed.

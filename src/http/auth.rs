@@ -34,7 +34,7 @@ pub mod proxy;
 
 const AUTH_TOKEN: HeaderName = HeaderName::from_static("x-auth-token");
 /// What is answered to anybody: whether vifd lives, and which versions it speaks.
-const OPEN: [&str; 9] = ["/", "/live", "/ready", "/v1.1", "/v1.1/", "/v2", "/v2/", "/v2.1", "/v2.1/"];
+const OPEN: [&str; 10] = ["/", "/live", "/openapi.json", "/ready", "/v1.1", "/v1.1/", "/v2", "/v2/", "/v2.1", "/v2.1/"];
 
 /// Who asks, as far as it was proven.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,11 +12,9 @@
 //! | `extensions`, `versions`, `limits` | what else is asked |
 
 use axum::{
-    Router,
-    extract::{DefaultBodyLimit, FromRequestParts, Path, Request},
+    extract::{DefaultBodyLimit, FromRequestParts, Path, Request, rejection::PathRejection},
     http::{HeaderMap, Method, StatusCode, Uri, request::Parts},
     response::{IntoResponse, Response},
-    routing::{get, post},
 };
 use serde::Deserialize;
 
@@ -25,7 +23,12 @@ use self::{
     format::Format,
     version::{Microversion, Version},
 };
-use super::{App, auth::Identity, limits::Allowance};
+use super::{
+    App,
+    auth::Identity,
+    limits::Allowance,
+    openapi::{Operation, Routes},
+};
 
 mod content;
 mod extensions;
@@ -46,29 +49,25 @@ const BASES: [&str; 4] = ["/v1.1/{project}", "/v2/{project}", "/v2.1/{project}",
 /// The largest body of a request, in bytes. The largest that means something has some hundred.
 const MAX_BODY: usize = 64 << 10;
 
-pub(super) fn router() -> Router<App> {
-    let mut router = Router::new().route("/", get(versions::list));
-    for root in ["/v1.1", "/v2", "/v2.1"] {
-        router = router.route(root, get(versions::show)).route(&format!("{root}/"), get(versions::show));
-    }
+pub(super) fn routes() -> Routes {
+    let mut routes = versions::routes();
     for base in BASES {
-        let at = |path: &str| format!("{base}{path}");
-        router = router
-            .route(&at("/servers/{id}/virtual_interfaces"), post(virtual_interfaces::act))
-            .route(&at("/servers/{id}/action"), post(virtual_interfaces::act_by_name))
-            .route(&at("/servers/{id}/os-virtual-interfaces"), get(virtual_interfaces::list))
-            // To attach and to detach are documented calls too.
-            .route(&at("/servers/{id}/os-interface"), get(interface_attachments::list).post(elsewhere))
-            .route(&at("/servers/{id}/os-interface/{port_id}"), get(interface_attachments::show).delete(elsewhere))
-            .route(&at("/extensions"), get(extensions::list))
-            .route(&at("/extensions/{alias}"), get(extensions::show))
-            .route(&at("/limits"), get(limits::show));
+        routes = routes
+            .merge(virtual_interfaces::routes(base))
+            .merge(interface_attachments::routes(base))
+            .merge(extensions::routes(base))
+            .merge(limits::routes(base));
     }
-    router.fallback(elsewhere).method_not_allowed_fallback(bad_method).layer(DefaultBodyLimit::max(MAX_BODY))
+    let choices = "Where the path is in each version.";
+    let elsewhere_says =
+        Operation::new::<versions::Choices>("choose_version", "A path without a version", 300, choices);
+    routes
+        .fallback("/{path}", elsewhere, elsewhere_says)
+        .map(|router| router.method_not_allowed_fallback(bad_method).layer(DefaultBodyLimit::max(MAX_BODY)))
 }
 
 /// First segments of paths that are no part of the Compute API.
-const OWN_ROOTS: [&str; 3] = ["host", "live", "ready"];
+const OWN_ROOTS: [&str; 4] = ["host", "live", "openapi.json", "ready"];
 
 /// Takes what says the same as a header off the path, and puts on it what only a header says, before the request is
 /// routed: a `.json` or `.xml` is remembered as the format, and a path without a version gets that of a media type.
@@ -147,7 +146,7 @@ struct Ask {
     /// The format was named by the path, which therefore had a suffix.
     has_suffix: bool,
     version: Version,
-    /// Why the version that was asked for is not that one.
+    /// Why this is refused whatever is asked: its version is not that one, or its path is no text.
     refusal: Option<Fault>,
     method: Method,
     uri: Uri,
@@ -176,8 +175,15 @@ impl FromRequestParts<App> for Ask {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Self::Rejection> {
         let path = Path::<PathParameters>::from_request_parts(parts, app).await;
+        // A path that is not UTF-8 names nothing, and no project either.
+        let not_text = match &path {
+            Err(PathRejection::FailedToDeserializePathParams(_)) => {
+                Some(Fault::not_found("The resource could not be found."))
+            }
+            _ => None,
+        };
         let (version, refusal) = match Version::of_request(parts.uri.path(), &parts.headers) {
-            Ok(version) => (version, None),
+            Ok(version) => (version, not_text),
             Err(fault) => (Version::V2_1(Microversion::MIN), Some(fault)),
         };
         Ok(Self {
@@ -238,4 +244,4 @@ impl Ask {
 const COMPUTE_1_1: &str = "http://docs.openstack.org/compute/api/v1.1";
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -17,17 +17,23 @@
 use std::{net::IpAddr, sync::Arc};
 
 use axum::{
-    Json, Router,
-    extract::{Path, Query, State, rejection::QueryRejection},
+    Json,
+    extract::{
+        Path, Query, State,
+        rejection::{PathRejection, QueryRejection},
+    },
     http::StatusCode,
     response::{IntoResponse, Response},
-    routing::get,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use uuid::Uuid;
 
-use super::{App, compute::fault::Fault};
+use super::{
+    App,
+    compute::fault::Fault,
+    openapi::{Operation, Routes},
+};
 use crate::{
     inventory::{Hypervisor, Instance, Inventory, Match, Staleness, Vif},
     mac::MacAddr,
@@ -39,7 +45,8 @@ use crate::{
 };
 
 /// An answer, with what it was made from.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "AnswerOf{T}")]
 pub struct Answer<T> {
     /// Grows with each change since the daemon started.
     pub generation: u64,
@@ -51,7 +58,7 @@ pub struct Answer<T> {
 }
 
 /// Whether each source is kept current.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Sources {
     /// The kernel's links.
     pub netlink: SyncState,
@@ -66,21 +73,21 @@ pub struct Sources {
 }
 
 /// `instances`
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Instances {
     /// By hypervisor and name.
     pub instances: Vec<InstanceRecord>,
 }
 
 /// `instances/{id}`
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct OneInstance {
     /// The instance.
     pub instance: InstanceRecord,
 }
 
 /// An instance with the links that carry its VIFs.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct InstanceRecord {
     /// The instance.
     #[serde(flatten)]
@@ -94,14 +101,14 @@ pub struct InstanceRecord {
 }
 
 /// `vifs`
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Vifs {
     /// By instance and position.
     pub vifs: Vec<VifRecord>,
 }
 
 /// A VIF with whose it is and the link that carries it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct VifRecord {
     /// Its instance's UUID.
     pub instance_uuid: Uuid,
@@ -121,21 +128,21 @@ pub struct VifRecord {
 }
 
 /// `devices`
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Devices {
     /// By ifindex.
     pub devices: Vec<DeviceRecord>,
 }
 
 /// `devices/{device}`
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct OneDevice {
     /// The device.
     pub device: DeviceRecord,
 }
 
 /// A link with whose VIFs it carries.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct DeviceRecord {
     /// The link.
     #[serde(flatten)]
@@ -149,7 +156,7 @@ pub struct DeviceRecord {
 }
 
 /// A VIF that a link carries.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Carried {
     /// The instance's UUID.
     pub instance_uuid: Uuid,
@@ -160,7 +167,7 @@ pub struct Carried {
 }
 
 /// `devices/{device}/counters`
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct DeviceCounters {
     /// The link's index.
     pub index: u32,
@@ -173,14 +180,14 @@ pub struct DeviceCounters {
 }
 
 /// `who`
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Who {
     /// Everything that matched.
     pub matches: Vec<WhoMatch>,
 }
 
 /// One thing that matched.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct WhoMatch {
     /// What matched.
     #[serde(flatten)]
@@ -192,7 +199,7 @@ pub struct WhoMatch {
 }
 
 /// `sync`
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Sync {
     /// The daemon's version.
     pub version: Box<str>,
@@ -211,18 +218,54 @@ pub struct Sync {
     pub dropped_identity_headers: u64,
 }
 
-pub(super) fn router() -> Router<App> {
-    Router::new()
-        .route("/instances", get(instances))
-        .route("/instances/{id}", get(instance))
-        .route("/vifs", get(vifs))
-        .route("/devices", get(devices))
-        .route("/devices/{device}", get(device))
-        .route("/devices/{device}/counters", get(counters))
-        .route("/who", get(who))
-        .route("/sync", get(sync))
-        .fallback(async || Error::NotFound("there is no such path".to_owned()))
-        .method_not_allowed_fallback(async || Error::MethodNotAllowed)
+pub(super) fn routes() -> Routes {
+    fn operation<T: JsonSchema>(name: &'static str, summary: &'static str, says: &'static str) -> Operation {
+        Operation::new::<Answer<T>>(name, summary, 200, says)
+    }
+    Routes::at("")
+        .get("/instances", instances, operation::<Instances>("host_instances", "Every instance", "The instances."))
+        .get("/instances/{id}", instance, operation::<OneInstance>("host_instance", "One instance", "The instance."))
+        .get(
+            "/vifs",
+            vifs,
+            operation::<Vifs>("host_vifs", "The VIFs to which all of these apply", "The VIFs.").query::<VifFilter>(),
+        )
+        .get(
+            "/devices",
+            devices,
+            operation::<Devices>("host_devices", "The links to which all of these apply", "The links.")
+                .query::<DeviceFilter>(),
+        )
+        .get("/devices/{device}", device, operation::<OneDevice>("host_device", "One link", "The link."))
+        .get(
+            "/devices/{device}/counters",
+            counters,
+            operation::<DeviceCounters>(
+                "host_counters",
+                "A link's counters, read from the kernel now",
+                "The counters.",
+            ),
+        )
+        .get(
+            "/who",
+            who,
+            operation::<Who>("host_who", "Whatever a thing of the host is", "Everything that matched.")
+                .query::<WhoQuery>(),
+        )
+        .get(
+            "/sync",
+            sync,
+            operation::<Sync>(
+                "host_sync",
+                "Whether each source is kept current",
+                "The sources, and how much there is.",
+            ),
+        )
+        .map(|router| {
+            router
+                .fallback(async || Error::NotFound("there is no such path".to_owned()))
+                .method_not_allowed_fallback(async || Error::MethodNotAllowed)
+        })
 }
 
 /// What goes wrong: `{"error": {"code": …, "message": …}}`.
@@ -232,6 +275,27 @@ enum Error {
     BadRequest(String),
     MethodNotAllowed,
     CountersUnavailable,
+}
+
+/// What is wrong.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct ErrorBody<'a> {
+    error: ErrorText<'a>,
+}
+
+/// What is wrong, for programs and for people.
+#[derive(Serialize, JsonSchema)]
+struct ErrorText<'a> {
+    /// For programs.
+    code: &'a str,
+    /// For people.
+    message: &'a str,
+}
+
+impl<'a> ErrorBody<'a> {
+    fn new(code: &'a str, message: &'a str) -> Self {
+        Self { error: ErrorText { code, message } }
+    }
 }
 
 impl IntoResponse for Error {
@@ -251,7 +315,7 @@ impl IntoResponse for Error {
                 (StatusCode::SERVICE_UNAVAILABLE, "counters_unavailable", message)
             }
         };
-        (status, Json(json!({ "error": { "code": code, "message": message } }))).into_response()
+        (status, Json(ErrorBody::new(code, &message))).into_response()
     }
 }
 
@@ -259,7 +323,7 @@ impl IntoResponse for Error {
 pub(super) fn refusal(fault: &Fault) -> Response {
     let status = fault.status();
     let code = status.canonical_reason().unwrap_or("error").to_ascii_lowercase().replace([' ', '-'], "_");
-    let body = Json(json!({ "error": { "code": code, "message": fault.message() } }));
+    let body = Json(ErrorBody::new(&code, fault.message()));
     let mut response = (status, body).into_response();
     fault.tell(response.headers_mut());
     response
@@ -271,13 +335,19 @@ fn reply<T>(inventory: &Inventory, body: T) -> Reply<T> {
     Ok(Json(Answer { generation: inventory.generation, sources: Sources::of(inventory), body }))
 }
 
+/// What a path names.
+fn name(path: Result<Path<String>, PathRejection>) -> Result<String, Error> {
+    path.map(|Path(name)| name).map_err(|error| Error::BadRequest(error.body_text()))
+}
+
 async fn instances(State(app): State<App>) -> Reply<Instances> {
     let inventory = app.inventory();
     let instances = inventory.instances.iter().map(|instance| InstanceRecord::of(&inventory, instance)).collect();
     reply(&inventory, Instances { instances })
 }
 
-async fn instance(State(app): State<App>, Path(id): Path<String>) -> Reply<OneInstance> {
+async fn instance(State(app): State<App>, id: Result<Path<String>, PathRejection>) -> Reply<OneInstance> {
+    let id = name(id)?;
     let inventory = app.inventory();
     let by_uuid = || Uuid::try_parse(&id).ok().and_then(|uuid| inventory.instance(uuid));
     let by_number = || id.parse().ok().and_then(|number| inventory.instance_by_number(number));
@@ -294,15 +364,22 @@ async fn instance(State(app): State<App>, Path(id): Path<String>) -> Reply<OneIn
 }
 
 /// The filters of `vifs`.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct VifFilter {
+    /// With this id.
     id: Option<Uuid>,
+    /// With this MAC address.
     mac: Option<MacAddr>,
+    /// With this address, whoever says so.
     address: Option<IpAddr>,
+    /// Carried by the link with this name.
     device: Option<String>,
+    /// Carried by the link with this index.
     ifindex: Option<u32>,
+    /// Of the instance with this UUID.
     instance: Option<Uuid>,
+    /// Of the project with this id.
     project: Option<String>,
 }
 
@@ -332,11 +409,14 @@ async fn vifs(State(app): State<App>, filter: Result<Query<VifFilter>, QueryReje
 }
 
 /// The filters of `devices`.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct DeviceFilter {
+    /// Of this kind: `tap`, `veth`, `bridge`, …
     kind: Option<String>,
+    /// Whose controller has this name.
     controller: Option<String>,
+    /// Whether it carries a VIF.
     owned: Option<bool>,
 }
 
@@ -359,13 +439,15 @@ fn find_link<'a>(inventory: &'a Inventory, device: &str) -> Result<&'a Arc<Link>
     link.ok_or_else(|| Error::NotFound(format!("no device has the name or index {device}")))
 }
 
-async fn device(State(app): State<App>, Path(device): Path<String>) -> Reply<OneDevice> {
+async fn device(State(app): State<App>, device: Result<Path<String>, PathRejection>) -> Reply<OneDevice> {
+    let device = name(device)?;
     let inventory = app.inventory();
     let device = DeviceRecord::of(&inventory, find_link(&inventory, &device)?);
     reply(&inventory, OneDevice { device })
 }
 
-async fn counters(State(app): State<App>, Path(device): Path<String>) -> Reply<DeviceCounters> {
+async fn counters(State(app): State<App>, device: Result<Path<String>, PathRejection>) -> Reply<DeviceCounters> {
+    let device = name(device)?;
     let inventory = app.inventory();
     let link = find_link(&inventory, &device)?;
     let counters = app.counters.read().await.ok_or(Error::CountersUnavailable)?;
@@ -374,9 +456,10 @@ async fn counters(State(app): State<App>, Path(device): Path<String>) -> Reply<D
     reply(&inventory, body)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct WhoQuery {
+    /// A name, MAC address, ifindex, id, socket or Open vSwitch port (`br-int:5`).
     thing: String,
 }
 

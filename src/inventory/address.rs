@@ -7,6 +7,7 @@ use std::{
 };
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Device, Index, MatchedBy, View, Vif, segment::Segments};
@@ -24,7 +25,7 @@ use crate::{
 };
 
 /// An address that a source gives to a VIF.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Address {
     /// Who says so.
     #[serde(flatten)]
@@ -34,7 +35,7 @@ pub struct Address {
 }
 
 /// Who gives an address to a VIF, and what else is said about it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "source", rename_all = "snake_case")]
 pub enum AddressSource {
     /// The cloud's metadata: a fixed address of the VIF's port.
@@ -45,6 +46,7 @@ pub enum AddressSource {
         bridge: Arc<str>,
         /// Until when; absent where it is for ever.
         #[serde(skip_serializing_if = "Option::is_none")]
+        #[schemars(with = "Option<String>", extend("format" = "date-time"))]
         expires: Option<Timestamp>,
         /// How the guest called itself.
         #[serde(skip_serializing_if = "Option::is_none")]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use rustix::time::{ClockId, clock_gettime};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::now;
@@ -13,8 +14,9 @@ use super::now;
 /// Its age comes from a clock that nobody sets and that goes on while the host is suspended. Everybody outside this
 /// process is told what the wall clock, as it goes now, says of the moment: when a clock that was wrong has been set
 /// right, the moments before that are right as well.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(from = "Timestamp", into = "Timestamp")]
+#[schemars(with = "String", extend("format" = "date-time"))]
 pub struct Moment {
     /// How long the host had been up; negative before it was started.
     up: SignedDuration,

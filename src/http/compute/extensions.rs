@@ -1,12 +1,14 @@
 //! The extension queries, as the Virtual Interfaces extension document shows them.
 
 use axum::response::Response;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Ask, fault::Fault, format::Body};
+use crate::http::openapi::{Operation, Routes};
 
 /// One extension of the Compute API.
-#[derive(Clone, Copy, Serialize)]
+#[derive(Clone, Copy, Serialize, JsonSchema)]
 pub(super) struct Extension {
     /// Its name, for people.
     name: &'static str,
@@ -56,6 +58,12 @@ const SERVED: [Extension; 3] = [VIRTUAL_INTERFACES, EXTENDED_VIF_NET, ATTACH_INT
 /// Further names of [`VIRTUAL_INTERFACES`]: that in its document's header and the alias under which Nova later had it.
 const OTHER_ALIASES: [&str; 2] = ["MID-VRT", "os-virtual-interfaces"];
 
+pub(super) fn routes(base: &'static str) -> Routes {
+    let list_says = Operation::new::<List>("list_extensions", "The extensions that are served", 200, "The extensions.");
+    let show_says = Operation::new::<One>("show_extension", "One of them", 200, "The extension.");
+    Routes::at(base).get("/extensions", list, list_says).get("/extensions/{alias}", show, show_says)
+}
+
 /// `GET {base}/extensions`
 pub(super) async fn list(ask: Ask) -> Response {
     ask.answer(|ask| Ok(ask.format.body(&List { extensions: SERVED })))
@@ -76,14 +84,16 @@ pub(super) async fn show(ask: Ask) -> Response {
 }
 
 /// The list of extensions.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Extensions")]
 struct List {
     /// The extensions.
     extensions: [Extension; 3],
 }
 
 /// One extension.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "OneExtension")]
 struct One {
     /// The extension.
     extension: Extension,

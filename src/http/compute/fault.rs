@@ -6,6 +6,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use schemars::JsonSchema;
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
 use super::format::{Body, Format, xml_text};
@@ -148,24 +149,31 @@ impl Fault {
     }
 }
 
+/// What is wrong.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Fault")]
+pub(in crate::http) struct FaultBody<'a> {
+    /// The status.
+    code: u16,
+    /// For people.
+    message: &'a str,
+    /// When to come back.
+    #[serde(rename = "retryAt", skip_serializing_if = "Option::is_none")]
+    retry_at: Option<String>,
+    /// After how many seconds.
+    #[serde(rename = "retryAfter", skip_serializing_if = "Option::is_none")]
+    retry_after: Option<String>,
+}
+
 /// `{"<fault>": {"code": N, "message": "…"}}`; of a rate limit also when to come back, twice: clients of the time read
 /// `retryAfter`.
 impl Serialize for Fault {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        struct Inner<'a> {
-            code: u16,
-            message: &'a str,
-            #[serde(rename = "retryAt", skip_serializing_if = "Option::is_none")]
-            retry_at: Option<String>,
-            #[serde(rename = "retryAfter", skip_serializing_if = "Option::is_none")]
-            retry_after: Option<String>,
-        }
         let mut map = serializer.serialize_map(Some(1))?;
         let retry_at = self.retry_at();
         let retry_after = self.retry_after.filter(|_| retry_at.is_some()).map(|wait| seconds(wait).to_string());
         let code = self.status.as_u16();
-        map.serialize_entry(self.name, &Inner { code, message: &self.message, retry_at, retry_after })?;
+        map.serialize_entry(self.name, &FaultBody { code, message: &self.message, retry_at, retry_after })?;
         map.end()
     }
 }

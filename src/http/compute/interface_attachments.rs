@@ -1,20 +1,42 @@
 //! `os-interface`, which today's clients call: an instance's virtual interfaces as attachments of Neutron ports.
 
 use axum::response::Response;
+use schemars::JsonSchema;
 use serde::Serialize;
 use uuid::Uuid;
 
 use super::{
-    Ask, COMPUTE_1_1,
+    Ask, COMPUTE_1_1, elsewhere,
     fault::Fault,
     format::Body,
     record::{MadeFrom, parse_uuid},
     version::Microversion,
 };
 use crate::{
+    http::openapi::{Operation, Routes},
     inventory::{Inventory, NoDevice, Vif},
     mac::MacAddr,
 };
+
+pub(super) fn routes(base: &'static str) -> Routes {
+    let all = "Its attachments, in the order of the devices in the guest.";
+    let list_says = Operation::new::<List>("list_attachments", "An instance's VIFs as attachments of ports", 200, all);
+    let show_says = Operation::new::<One>("show_attachment", "One of them", 200, "The attachment.");
+    // To attach and to detach are documented calls too.
+    Routes::at(base)
+        .get("/servers/{id}/os-interface", list, list_says.about_instance())
+        .post(
+            "/servers/{id}/os-interface",
+            elsewhere,
+            Operation::elsewhere("attach", "Attaching, which a host's agent does not"),
+        )
+        .get("/servers/{id}/os-interface/{port_id}", show, show_says.about_instance())
+        .delete(
+            "/servers/{id}/os-interface/{port_id}",
+            elsewhere,
+            Operation::elsewhere("detach", "Detaching, which a host's agent does not"),
+        )
+}
 
 /// `GET {base}/servers/{id}/os-interface`
 pub(super) async fn list(ask: Ask) -> Response {
@@ -38,21 +60,24 @@ pub(super) async fn show(ask: Ask) -> Response {
 }
 
 /// A list of attachments, in the order of the devices in the guest.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "InterfaceAttachments")]
 struct List {
     #[serde(rename = "interfaceAttachments")]
     attachments: Vec<Attachment>,
 }
 
 /// One attachment.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "OneInterfaceAttachment")]
 struct One {
     #[serde(rename = "interfaceAttachment")]
     attachment: Attachment,
 }
 
 /// An attachment. What a host cannot know is null.
-#[derive(Clone, Serialize)]
+#[derive(Clone, Serialize, JsonSchema)]
+#[schemars(rename = "InterfaceAttachment")]
 struct Attachment {
     /// Whether packets can pass, as far as this host can tell.
     port_state: Option<PortState>,
@@ -70,7 +95,7 @@ struct Attachment {
 }
 
 /// Neutron's words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 enum PortState {
     /// The link that carries the VIF is up and has a carrier.
@@ -80,7 +105,8 @@ enum PortState {
 }
 
 /// A fixed address.
-#[derive(Clone, Serialize)]
+#[derive(Clone, Serialize, JsonSchema)]
+#[schemars(rename = "AttachedIp")]
 struct FixedIp {
     /// The address.
     ip_address: std::net::IpAddr,

@@ -4,10 +4,23 @@ use std::time::Duration;
 
 use axum::response::Response;
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
 use super::{Ask, extensions::COMMON_1_0, format::Body};
-use crate::{http::limits::Allowance, source::now};
+use crate::{
+    http::{
+        limits::Allowance,
+        openapi::{Operation, Routes},
+    },
+    source::now,
+};
+
+pub(super) fn routes(base: &'static str) -> Routes {
+    let show_says =
+        Operation::new::<Limits>("show_limits", "The rate limit in force, and what is left of it", 200, "The limits.");
+    Routes::at(base).get("/limits", show, show_says)
+}
 
 /// `GET {base}/limits`
 pub(super) async fn show(ask: Ask) -> Response {
@@ -15,14 +28,15 @@ pub(super) async fn show(ask: Ask) -> Response {
 }
 
 /// `{"limits": {…}}`
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Limits {
     /// The limits.
     limits: Both,
 }
 
 /// The limits.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "RateAndAbsoluteLimits")]
 struct Both {
     /// On rates; one item for each set of paths.
     rate: Vec<PathRates>,
@@ -31,11 +45,12 @@ struct Both {
 }
 
 /// No limits on amounts.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "AbsoluteLimits")]
 struct Absolute {}
 
 /// The rate limits of a set of paths.
-#[derive(Clone, Serialize)]
+#[derive(Clone, Serialize, JsonSchema)]
 struct PathRates {
     /// The paths, for people.
     uri: &'static str,
@@ -46,7 +61,7 @@ struct PathRates {
 }
 
 /// A rate limit.
-#[derive(Clone, Serialize)]
+#[derive(Clone, Serialize, JsonSchema)]
 struct RateLimit {
     /// Requests in each `unit`.
     value: u32,
@@ -58,6 +73,7 @@ struct RateLimit {
     unit: &'static str,
     /// When there may be another, in whole seconds.
     #[serde(rename = "next-available", serialize_with = "in_seconds")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     next_available: Timestamp,
 }
 

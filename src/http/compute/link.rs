@@ -1,13 +1,15 @@
 //! Links in answers: absolute, as the guide's are, from where the caller reached us.
 
 use axum::http::{HeaderMap, header, uri::Authority};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::format::xml_text;
 use crate::http::requests::FORWARDED_PROTO;
 
 /// A link, in JSON.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[schemars(rename = "AtomLink")]
 pub(super) struct Link {
     /// What it is to the answer that it stands in.
     pub(super) rel: &'static str,

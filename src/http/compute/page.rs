@@ -1,6 +1,7 @@
 //! Paging: `limit`, `offset` and `marker`, as the guide and Nova have them.
 
 use axum::{extract::Query, http::Uri};
+use schemars::JsonSchema;
 use uuid::Uuid;
 
 use super::fault::Fault;
@@ -9,10 +10,15 @@ use super::fault::Fault;
 const MAX: usize = 1000;
 
 /// Which part of a list is wanted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema)]
 pub(super) struct Page {
+    /// At most so many; none and too many mean 1000.
+    #[schemars(default)]
     pub(super) limit: usize,
+    /// Without so many at the beginning.
+    #[schemars(default)]
     offset: usize,
+    /// Only what follows the item with this id. An unknown one is 404 in 1.1, and else 400.
     marker: Option<Box<str>>,
 }
 

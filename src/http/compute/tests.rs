@@ -69,7 +69,7 @@ const RULE: Rule =
     Rule { name: "", on: one_vif, ask: "", with: &[], body: "", status: 200, headers: &[], answer: Answer::Any };
 
 /// The instance 42, which has one VIF with a tap.
-fn one_vif() -> Inventory {
+pub(in crate::http) fn one_vif() -> Inventory {
     joined(&view(&[nova(&bridged(MAC, "tapa756caef-c7", ""), &[PORT])], &[link(7, "tapa756caef-c7")]))
 }
 
@@ -88,7 +88,7 @@ fn no_vif() -> Inventory {
 const MAC: &str = "fa:16:3e:00:00:01";
 const NETWORK: Uuid = Uuid::from_u128(0x3d1f);
 
-async fn ask(inventory: Inventory, mut request: Request) -> Response {
+pub(in crate::http) async fn ask(inventory: Inventory, mut request: Request) -> Response {
     let (counters, _) = CounterReader::new();
     let (rereads, ..) = Rereads::new();
     let auth = Authenticator::new(Admins { own: 0, group: 0 }, None).unwrap().into();
@@ -97,7 +97,7 @@ async fn ask(inventory: Inventory, mut request: Request) -> Response {
     MapRequestLayer::new(normalize).layer(super::super::router(app)).oneshot(request).await.unwrap()
 }
 
-fn request(method_and_path: &str, headers: &[(&str, &str)], body: &str) -> Request {
+pub(in crate::http) fn request(method_and_path: &str, headers: &[(&str, &str)], body: &str) -> Request {
     let (method, path) = method_and_path.split_once(' ').unwrap();
     let mut request = Request::builder().method(method).uri(path);
     for (name, value) in headers {

@@ -4,6 +4,7 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{
@@ -13,6 +14,7 @@ use super::{
     link::{self, Link, origin},
     version::Microversion,
 };
+use crate::http::openapi::{Operation, Routes};
 
 /// A version that is served.
 struct Served {
@@ -53,6 +55,23 @@ const SERVED: [Served; 3] = [
     },
 ];
 
+pub(super) fn routes() -> Routes {
+    let list_says = Operation::new::<List>("list_versions", "The versions that are served", 200, "The versions.");
+    let mut routes = Routes::at("").get("/", list, list_says.open());
+    for (path, name) in [
+        ("/v1.1", "show_version_1_1"),
+        ("/v1.1/", "show_version_1_1_slash"),
+        ("/v2", "show_version_2"),
+        ("/v2/", "show_version_2_slash"),
+        ("/v2.1", "show_version_2_1"),
+        ("/v2.1/", "show_version_2_1_slash"),
+    ] {
+        let show_says = Operation::new::<One>(name, "One of the versions", 200, "The version.");
+        routes = routes.get(path, show, show_says.open());
+    }
+    routes
+}
+
 /// `GET /`
 pub(super) async fn list(ask: Ask) -> Response {
     let versions = SERVED.iter().map(|served| served.version(&ask, "/", false)).collect();
@@ -87,25 +106,27 @@ impl Ask {
 }
 
 /// The list of versions.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Versions")]
 struct List {
     versions: Vec<Version>,
 }
 
 /// The detail of a version.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "OneVersion")]
 struct One {
     version: Version,
 }
 
 /// The choices for a path without a version.
-#[derive(Serialize)]
-struct Choices {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Choices {
     choices: Vec<Version>,
 }
 
 /// A version.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Version {
     /// `v2.1`
     id: &'static str,
@@ -125,7 +146,7 @@ struct Version {
 }
 
 /// Nova's words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 enum Status {
     Current,
@@ -133,7 +154,7 @@ enum Status {
 }
 
 /// A format with its name in this version.
-#[derive(Clone, Serialize)]
+#[derive(Clone, Serialize, JsonSchema)]
 struct MediaType {
     base: &'static str,
     #[serde(rename = "type")]

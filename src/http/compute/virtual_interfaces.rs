@@ -6,7 +6,9 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
+use schemars::JsonSchema;
 use serde::Serialize;
+use serde_json::json;
 use uuid::Uuid;
 
 use super::{
@@ -20,7 +22,31 @@ use super::{
     record::MadeFrom,
     version::{Microversion, Version},
 };
-use crate::{inventory::Vif, mac::MacAddr};
+use crate::{
+    http::openapi::{Operation, Routes},
+    inventory::Vif,
+    mac::MacAddr,
+};
+
+pub(super) fn routes(base: &'static str) -> Routes {
+    let operation = |name, summary, status| {
+        let list = "Its virtual interfaces, in the order of the devices in the guest.";
+        Operation::new::<VirtualInterfaces>(name, summary, status, list).about_instance().query::<Page>()
+    };
+    let act_says =
+        operation("act", "The extension's action: an instance's virtual interfaces, which are read again", 202);
+    let by_name = operation("act_by_name", "The same, named in the body", 202);
+    let action = json!({
+        "type": "object", "required": ["virtual_interfaces"], "additionalProperties": false,
+        "properties": { "virtual_interfaces": { "type": ["object", "null"], "maxProperties": 0 } },
+    });
+    let list_says =
+        operation("list_virtual_interfaces", "An instance's virtual interfaces, until microversion 2.43", 200);
+    Routes::at(base)
+        .post("/servers/{id}/virtual_interfaces", act, act_says.body(json!({}), false))
+        .post("/servers/{id}/action", act_by_name, by_name.body(action, true))
+        .get("/servers/{id}/os-virtual-interfaces", list, list_says)
+}
 
 /// `POST {base}/servers/{id}/virtual_interfaces`: the extension's action. It takes no parameters, but what is sent must
 /// be what it says it is.
@@ -75,7 +101,7 @@ fn next_link(ask: &Ask, page: &Page, last: Uuid) -> Link {
 
 /// A list of virtual interfaces, in the order of the devices in the guest. As Nova wrote it: validators in the field
 /// forbid further fields.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct VirtualInterfaces {
     #[serde(skip)]
     extended: bool,
@@ -87,7 +113,7 @@ struct VirtualInterfaces {
 }
 
 /// A virtual interface.
-#[derive(Clone, Copy, Serialize)]
+#[derive(Clone, Copy, Serialize, JsonSchema)]
 struct VirtualInterface {
     /// The VIF id.
     id: Uuid,

@@ -8,6 +8,7 @@
 use std::{fmt, net::IpAddr, sync::Arc};
 
 use roxmltree::{Document, Node};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -20,7 +21,7 @@ pub use definition::InDefinition;
 pub use metadata::{Cloud, CloudPort, FixedIp, Manager, Owner};
 
 /// A guest, as libvirt describes it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Domain {
     /// The domain's UUID; for Nova the instance's.
     pub uuid: Uuid,
@@ -52,7 +53,7 @@ pub struct Domain {
 }
 
 /// A live migration in progress: both hosts have the domain and its devices for a while.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Migration {
     /// It is coming from another host, and does not run here yet.
@@ -62,7 +63,7 @@ pub enum Migration {
 }
 
 /// `virDomainState`, and the one reason for a state that matters to its devices.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "libvirt's own words")]
 pub enum DomainState {
@@ -79,7 +80,7 @@ pub enum DomainState {
 }
 
 /// One `<interface>` element. Named by its domain and its position, since every attribute but the type is optional.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Interface {
     /// The guest's MAC address.
     pub mac: MacAddr,
@@ -123,7 +124,7 @@ pub struct Interface {
 
 /// The `type` of an interface, with the source that belongs to it. In JSON its fields stand among those of the VIF, so
 /// none may be called as one of them is: `device` is the link.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Attachment {
     /// A tap (QEMU) or veth (LXC) on a bridge of the host, or on an Open vSwitch bridge.
@@ -180,7 +181,7 @@ pub enum Attachment {
 }
 
 /// `<virtualport>`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct VirtualPort {
     /// `openvswitch`, `midonet`, `802.1Qbg`, `802.1Qbh`; a network may leave it out.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]

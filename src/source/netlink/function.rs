@@ -8,13 +8,14 @@ use std::{collections::HashMap, fmt, fs, path::Path};
 
 use netlink_packet_core::NlaBuffer;
 use netlink_packet_route::link::{LinkHeader, LinkLayerType};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::link::{HEADER_LEN, attributes, u32_of};
 use crate::{mac::MacAddr, pci::PciAddress};
 
 /// One virtual function of a card.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct VirtualFunction {
     /// Its number, from 0.
     pub number: u32,
@@ -26,7 +27,7 @@ pub struct VirtualFunction {
 }
 
 /// What a card was told about one of its virtual functions.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Settings {
     /// Its address; all zeros where it may choose one itself.
     pub mac: MacAddr,
@@ -45,7 +46,7 @@ pub struct Settings {
 }
 
 /// What a virtual function sees as the state of its link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LinkState {
     /// That of the card's own link.

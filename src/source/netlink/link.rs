@@ -12,6 +12,7 @@ use netlink_packet_route::{
     AddressFamily,
     link::{LinkFlags, LinkHeader, State},
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::function::VirtualFunction;
@@ -23,7 +24,7 @@ pub const RTM_NEWLINK: u16 = 16;
 pub const RTM_DELLINK: u16 = 17;
 
 /// A network device of the kernel. Its identity, within a boot and a network namespace, is `index`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Link {
     /// `ifindex`.
     pub index: u32,
@@ -68,7 +69,7 @@ pub struct Link {
 }
 
 /// A link, possibly of another network namespace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LinkRef {
     /// `ifindex` in its own namespace.
     pub index: u32,
@@ -78,7 +79,7 @@ pub struct LinkRef {
 }
 
 /// The kind of a link, from `IFLA_INFO_KIND` and its data.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum LinkKind {
     /// A tap: Ethernet frames to and from a process. Persistent ones outlive that process.
@@ -144,7 +145,7 @@ impl fmt::Display for LinkKind {
 }
 
 /// RFC 2863 `ifOperStatus`, as `linux/if.h` numbers it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the RFC's own words")]
 pub enum OperState {
@@ -172,7 +173,7 @@ impl fmt::Display for OperState {
 }
 
 /// `struct rtnl_link_stats64`: 64-bit counters, in the host's view (a tap's receive side is what its guest sent).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[expect(missing_docs, reason = "the kernel's own words")]
 pub struct Counters {
     pub rx_packets: u64,

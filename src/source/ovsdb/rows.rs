@@ -16,6 +16,7 @@ use std::{
     sync::Arc,
 };
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};
 use uuid::Uuid;
@@ -30,7 +31,7 @@ pub const MONITORED: [(&str, &[&str]); 3] = [
 ];
 
 /// A port of an Open vSwitch bridge: a row of the table `Interface`, with the `Port` and the `Bridge` that hold it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Port {
     /// The name: that of the link, where it has one.
     pub name: Arc<str>,

@@ -16,6 +16,7 @@ async fn an_error_has_a_fault() {
         Rule { name: "no id", ask: "GET /v2.1/servers//os-virtual-interfaces", ..NOT_FOUND },
         Rule { name: "below an alias", ask: "GET /v2.1/p1/extensions/virtual_interfaces/x", ..NOT_FOUND },
         Rule { name: "not UTF-8", ask: "GET /v2.1/servers/%ff/os-virtual-interfaces", ..NOT_FOUND },
+        Rule { name: "a project that is not UTF-8", ask: "GET /v2.1/%ff/extensions", ..NOT_FOUND },
         Rule { name: "our own paths have no version to choose", ask: "GET /live/x", ..NOT_FOUND },
         Rule { name: "servers", ask: "GET /v2.1/p1/servers", ..NOT_SERVED },
         Rule { name: "servers without a project", ask: "POST /v2.1/servers", ..NOT_SERVED },

@@ -1,11 +1,12 @@
 //! How the persistent definition of a domain that runs differs from what runs: its next start follows the definition.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Attachment, Domain, Interface};
 
 /// What the persistent definition says of an interface that runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum InDefinition {
     /// The same.

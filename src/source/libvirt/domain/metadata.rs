@@ -3,7 +3,7 @@
 use super::*;
 
 /// What a cloud manager says about a domain.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Cloud {
     /// Which manager wrote it.
     pub manager: Manager,
@@ -18,7 +18,7 @@ pub struct Cloud {
 }
 
 /// Who writes such metadata.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[expect(missing_docs, reason = "products")]
 pub enum Manager {
@@ -29,7 +29,7 @@ pub enum Manager {
 }
 
 /// A project or a user.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Owner {
     /// The id; by this, never by the name, ownership is decided.
     pub id: Arc<str>,
@@ -39,7 +39,7 @@ pub struct Owner {
 }
 
 /// A port that the cloud has given to the domain.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CloudPort {
     /// The port's id.
     pub id: Uuid,
@@ -49,7 +49,7 @@ pub struct CloudPort {
 }
 
 /// A fixed address of a port.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FixedIp {
     /// The address.
     pub address: IpAddr,
