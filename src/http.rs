@@ -84,6 +84,7 @@ fn routes() -> Routes {
             openapi::show,
             Operation::new::<Value>("openapi", "This document", 200, "An OpenAPI document.").open(),
         )
+        .map(|router| router.method_not_allowed_fallback(compute::bad_method))
         .nest("/host/v1", host::routes())
         .merge(compute::routes())
 }

@@ -132,7 +132,7 @@ fn is_documented(path: &str) -> bool {
 }
 
 /// Another method than those that the path has. They are in `Allow`, which is all that `OPTIONS` asks for.
-async fn bad_method(ask: Ask) -> Response {
+pub(super) async fn bad_method(ask: Ask) -> Response {
     ask.answer(|ask| match ask.method {
         Method::OPTIONS => Ok(StatusCode::NO_CONTENT.into_response()),
         _ => Err(Fault::bad_method(&ask.method)),
@@ -140,7 +140,7 @@ async fn bad_method(ask: Ask) -> Response {
 }
 
 /// What is asked, by whom it is to be answered, and in which format and version.
-struct Ask {
+pub(super) struct Ask {
     app: App,
     format: Format,
     /// The format was named by the path, which therefore had a suffix.
@@ -241,7 +241,7 @@ impl Ask {
 }
 
 /// The namespace of the Compute API 1.1.
-const COMPUTE_1_1: &str = "http://docs.openstack.org/compute/api/v1.1";
+pub(super) const COMPUTE_1_1: &str = "http://docs.openstack.org/compute/api/v1.1";
 
 #[cfg(test)]
 pub(super) mod tests;

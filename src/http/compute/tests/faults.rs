@@ -38,6 +38,12 @@ async fn an_error_has_a_fault() {
             ..BAD_METHOD
         },
         Rule {
+            name: "a wrong method for the daemon's own paths",
+            ask: "TRACE /live",
+            headers: &[("allow", "GET,HEAD")],
+            ..BAD_METHOD
+        },
+        Rule {
             name: "an unknown method",
             ask: "BREW /v1.1/p1/limits",
             headers: &[("allow", "GET,HEAD")],
