@@ -372,6 +372,7 @@ struct VifFilter {
     /// With this MAC address.
     mac: Option<MacAddr>,
     /// With this address, whoever says so.
+    #[schemars(with = "String", extend("anyOf" = [{ "format": "ipv4" }, { "format": "ipv6" }]))]
     address: Option<IpAddr>,
     /// Carried by the link with this name.
     device: Option<String>,
@@ -552,4 +553,21 @@ fn controller_name(inventory: &Inventory, link: &Link) -> Option<Arc<str>> {
         return Some(Arc::clone(bridge));
     }
     inventory.links().get(link.controller?).map(|controller| Arc::clone(&controller.name))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use crate::http::compute::tests::{ask, one_vif, request, text};
+
+    #[tokio::test]
+    async fn a_name_that_is_not_utf_8_is_refused_as_everything_else_is() {
+        for path in ["instances/%ff", "devices/%ff", "devices/%ff/counters"] {
+            let response = ask(one_vif(), request(&format!("GET /host/v1/{path}"), &[], "")).await;
+            assert_eq!(response.status(), 400, "{path}");
+            let body: Value = serde_json::from_str(&text(response).await).unwrap();
+            assert_eq!(body["error"]["code"], "bad_request", "{path}");
+        }
+    }
 }

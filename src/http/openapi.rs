@@ -323,6 +323,9 @@ fn take_null(schema: &mut Value) {
     if let Some(Value::Array(types)) = schema.get_mut("type") {
         types.retain(|one| one != "null");
     }
+    if let Some(schema) = schema.as_object_mut().filter(|schema| schema.get("default") == Some(&Value::Null)) {
+        schema.remove("default");
+    }
 }
 
 #[cfg(test)]

@@ -106,7 +106,7 @@ pub(in crate::http) fn request(method_and_path: &str, headers: &[(&str, &str)], 
     request.body(Body::from(body.to_owned())).unwrap()
 }
 
-pub(super) async fn text(response: Response) -> String {
+pub(in crate::http) async fn text(response: Response) -> String {
     String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
 }
 

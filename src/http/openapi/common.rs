@@ -4,7 +4,10 @@ use schemars::SchemaGenerator;
 use serde_json::{Map, Value, json};
 
 use super::Operation;
-use crate::http::{compute::fault::FaultBody, host::ErrorBody};
+use crate::http::{
+    compute::{COMPUTE_1_1, fault::FaultBody},
+    host::ErrorBody,
+};
 
 pub(super) const DESCRIPTION: &str = "\
 Which virtual interfaces the instances of this hypervisor have, and which devices carry them.
@@ -52,11 +55,14 @@ impl Api {
     }
 
     pub(super) fn request_media_types(self, schema: &Value) -> Value {
+        // The only element that means something in a request.
+        let element = json!({ "name": "virtual_interfaces", "namespace": COMPUTE_1_1 });
+        let xml = json!({ "schema": { "type": "object", "additionalProperties": false, "xml": element } });
         json!({
             "application/json": { "schema": schema },
             "application/vnd.openstack.compute+json": { "schema": schema },
-            "application/xml": xml(),
-            "application/vnd.openstack.compute+xml": xml(),
+            "application/xml": xml,
+            "application/vnd.openstack.compute+xml": xml,
         })
     }
 
@@ -238,7 +244,7 @@ const HEADERS: [(&str, bool, &str, &str); 10] = [
 
 const REQUEST_ID: &str = "^req-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$";
 
-/// Parameters: key, name, where, pattern, description.
+/// Parameters: key, name, where, pattern (none where anything goes), description.
 const PARAMETERS: [(&str, &str, &str, &str, &str); 11] = [
     ("project", "project", "path", "^[^/]+$", "The id of the caller's project; an administrator may name any."),
     (
@@ -252,29 +258,29 @@ const PARAMETERS: [(&str, &str, &str, &str, &str); 11] = [
     ("alias", "alias", "path", "^[^/]+$", "The extension's alias."),
     ("host-id", "id", "path", "^[^/]+$", "The instance: its UUID, libvirt name or integer id."),
     ("device", "device", "path", "^[^/]+$", "The link: its name, an alternative name, or its index."),
-    ("path", "path", "path", "^(servers|flavors|images)$", "A path without a version."),
+    ("path", "path", "path", "^[^/]+$", "A path without a version."),
     (
         "OpenStack-API-Version",
         "OpenStack-API-Version",
         "header",
-        "^compute (2\\.[1-9][0-9]?|latest)$",
+        "^compute (2\\.([1-9][0-9]?|100)|latest)$",
         "The microversion that the answer is to speak: `compute 2.12`, `compute latest`. Without it 2.1.",
     ),
     (
         "X-OpenStack-Nova-API-Version",
         "X-OpenStack-Nova-API-Version",
         "header",
-        "^(2\\.[1-9][0-9]?|latest)$",
+        "^(2\\.([1-9][0-9]?|100)|latest)$",
         "The same, as older clients say it; the other one goes before.",
     ),
     (
         "X-Openstack-Request-Id",
         "X-Openstack-Request-Id",
         "header",
-        REQUEST_ID,
-        "The id that the request has in the caller's log; ours names it.",
+        "",
+        "The id that the request has in the caller's log; ours names it. What is not `req-` and a UUID is passed over.",
     ),
-    ("If-None-Match", "If-None-Match", "header", "^(\\*|\"[!-~]*\")$", "The `ETag` of an answer that the caller has."),
+    ("If-None-Match", "If-None-Match", "header", "", "The `ETag` of an answer that the caller has."),
 ];
 
 /// What paths refer to, but for the schemas.
@@ -288,7 +294,12 @@ pub(super) fn components(generator: &mut SchemaGenerator) -> Value {
         (name.to_owned(), json!({ "description": description, "required": required, "schema": schema }))
     });
     let parameters = PARAMETERS.map(|(key, name, place, pattern, description)| {
-        let (required, schema) = (place == "path", json!({ "type": "string", "pattern": pattern }));
+        let required = place == "path";
+        let schema = if pattern.is_empty() {
+            json!({ "type": "string" })
+        } else {
+            json!({ "type": "string", "pattern": pattern })
+        };
         let parameter = json!({
             "name": name, "in": place, "required": required, "description": description, "schema": schema,
         });
