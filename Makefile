@@ -17,6 +17,7 @@ deps:
 	packaging/install-deps build hypervisor test
 	tests/testbed/openvswitch install
 	tests/testbed/clients install
+	tests/testbed/fuzzer install
 
 build:
 	packaging/install-deps build

@@ -15,6 +15,7 @@
 //! * `reconnects` cuts the connections to libvirt;
 //! * `clock` sets the wall clock;
 //! * `clients` asks as real clients of OpenStack do;
+//! * `openapi` asks everything that the OpenAPI document describes, by a fuzzer;
 //! * `identity` asks as everybody who may and who may not: by certificates, headers, the socket's peer;
 //! * `keystone` does so with the tokens of a real Keystone;
 //! * `disk` takes no records;
@@ -40,6 +41,7 @@ mod keystone;
 mod kinds;
 mod libvirt;
 mod netlink;
+mod openapi;
 mod ovsdb;
 mod proxies;
 mod reconnects;
