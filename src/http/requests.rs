@@ -92,7 +92,6 @@ impl Answer for Front {
         let span = ids.span(&peer);
         let mut request = compute::normalize(request.map(Body::new));
         let language = Language::of_request(&request);
-        request.extensions_mut().insert(ids.clone());
         if matches!(peer, Peer::Tcp { tls: true, .. }) {
             // As a proxy that ends TLS says it, so that links in answers lead back here.
             request.headers_mut().entry(FORWARDED_PROTO).or_insert(HeaderValue::from_static("https"));
@@ -164,7 +163,8 @@ pub struct RequestIds {
     pub local: HeaderValue,
     /// The caller's `X-Openstack-Request-Id`, if it is one.
     pub global: Option<HeaderValue>,
-    /// The caller's W3C `traceparent`, if it is one. It goes along with whatever is asked on behalf of this request.
+    /// The caller's W3C `traceparent`, if it is one. It goes into the log and no further: what is asked of Keystone is asked
+    /// for every request with the same token at once.
     pub traceparent: Option<HeaderValue>,
 }
 
