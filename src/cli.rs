@@ -8,25 +8,28 @@
 //! | 3 | the daemon is not there |
 //! | 4 | the daemon could not answer |
 
-use std::{
-    io::{self, Write},
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{path::PathBuf, process::ExitCode};
 
-use clap::{Parser, Subcommand, ValueEnum};
-use serde::{Serialize, de::DeserializeOwned};
+use clap::{Parser, Subcommand};
 
-use self::client::{Client, ClientError};
-use crate::{
-    config::DEFAULT_SOCKET,
-    http::host::{Answer, Who},
-    inventory::MatchedBy,
+use self::{
+    client::{Client, ClientError},
+    list::List,
+    output::Output,
+    show::Show,
+    status::Status,
+    who::Who,
 };
+use crate::config::DEFAULT_SOCKET;
 
 mod client;
+mod list;
+mod output;
 mod process;
 mod show;
+mod status;
+mod who;
+mod words;
 
 /// Tells which device carries each virtual interface of each instance on this hypervisor.
 #[derive(Debug, Parser)]
@@ -42,31 +45,16 @@ pub struct Arguments {
     command: Command,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Output {
-    /// For people
-    Table,
-    /// For programs: everything that is known
-    Json,
-}
-
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Every virtual interface of every instance, with the device that carries it
-    List,
+    List(List),
     /// Everything about one instance
-    Show {
-        /// Its UUID, libvirt name or integer id
-        instance: String,
-    },
+    Show(Show),
     /// Whose a thing is: everything that it matches
-    Who {
-        /// A device name, MAC address, ifindex, VIF id, IP or PCI address, vhost-user socket, Open vSwitch port, PID,
-        /// or an instance's UUID or name
-        thing: String,
-    },
+    Who(Who),
     /// Whether what the daemon knows is being kept current
-    Status,
+    Status(Status),
 }
 
 /// Runs one command.
@@ -95,62 +83,10 @@ impl Command {
     /// Says whether there was anything to show.
     fn run(&self, client: &Client, output: Output) -> Result<bool, ClientError> {
         match self {
-            Self::List => answer(client, "/host/v1/instances", output, show::list),
-            Self::Show { instance } => {
-                let path = format!("/host/v1/instances/{}", client::encode(instance));
-                answer(client, &path, output, show::instance)
-            }
-            Self::Who { thing } => {
-                let answer = who(client, thing)?;
-                let text = output.text(&answer, |answer| show::who(answer, thing))?;
-                write(&text).map(|()| !answer.body.matches.is_empty())
-            }
-            Self::Status => answer(client, "/host/v1/sync", output, show::status),
+            Self::List(list) => list.run(client, output),
+            Self::Show(show) => show.run(client, output),
+            Self::Who(who) => who.run(client, output),
+            Self::Status(status) => status.run(client, output),
         }
-    }
-}
-
-/// Everything that `thing` matches. What a process is only this end of the socket can tell: the daemon asks nobody.
-fn who(client: &Client, thing: &str) -> Result<Answer<Who>, ClientError> {
-    let ask = |thing: &str| client.get::<Answer<Who>>(&format!("/host/v1/who?thing={}", client::encode(thing)));
-    let mut answer = ask(thing)?;
-    if let Some(instance) = thing.parse().ok().and_then(process::instance_of) {
-        let by_process = ask(&instance)?.body.matches.into_iter().map(|mut found| {
-            found.found.matched_by = vec![MatchedBy::Process];
-            found
-        });
-        answer.body.matches.extend(by_process);
-    }
-    Ok(answer)
-}
-
-/// Asks and writes the answer.
-fn answer<T: DeserializeOwned + Serialize>(
-    client: &Client,
-    path: &str,
-    output: Output,
-    table: impl FnOnce(&Answer<T>) -> String,
-) -> Result<bool, ClientError> {
-    write(&output.text(&client.get(path)?, table)?).map(|()| true)
-}
-
-impl Output {
-    fn text<T: Serialize>(
-        self,
-        answer: &Answer<T>,
-        table: impl FnOnce(&Answer<T>) -> String,
-    ) -> Result<String, ClientError> {
-        match self {
-            Self::Table => Ok(table(answer)),
-            Self::Json => Ok(serde_json::to_string_pretty(answer).map_err(ClientError::Malformed)? + "\n"),
-        }
-    }
-}
-
-fn write(text: &str) -> Result<(), ClientError> {
-    match io::stdout().write_all(text.as_bytes()) {
-        // A reader that has seen enough, such as `head`, is no error.
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(ClientError::Write(error)),
-        _ => Ok(()),
     }
 }

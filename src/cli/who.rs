@@ -1,0 +1,134 @@
+//! `vifctl who`: whatever somebody has in hand, everything that it matches.
+
+use std::fmt::Write;
+
+use super::{
+    client::{Client, ClientError, encode},
+    output::Output,
+    process,
+    words::{
+        address, device, doubts, function_summary, instance_name, link_summary, plain, port_summary, staleness, state,
+    },
+};
+use crate::{
+    http::host::{Answer, Who as Found, WhoMatch},
+    inventory::{Match, MatchedBy},
+    source::netlink::link::Link,
+};
+
+/// The command's arguments.
+#[derive(Debug, clap::Args)]
+pub(super) struct Who {
+    /// A device name, MAC address, ifindex, VIF id, IP or PCI address, vhost-user socket, Open vSwitch port, PID,
+    /// or an instance's UUID or name
+    thing: String,
+}
+
+impl Who {
+    /// Says whether anything matches.
+    pub(super) fn run(&self, client: &Client, output: Output) -> Result<bool, ClientError> {
+        let answer = find(client, &self.thing)?;
+        output.write(&answer, |answer| text(answer, &self.thing))?;
+        Ok(!answer.body.matches.is_empty())
+    }
+}
+
+/// Everything that `thing` matches. What a process is only this end of the socket can tell: the daemon asks nobody.
+fn find(client: &Client, thing: &str) -> Result<Answer<Found>, ClientError> {
+    let ask = |thing: &str| client.get::<Answer<Found>>(&format!("/host/v1/who?thing={}", encode(thing)));
+    let mut answer = ask(thing)?;
+    if let Some(instance) = thing.parse().ok().and_then(process::instance_of) {
+        let by_process = ask(&instance)?.body.matches.into_iter().map(|mut found| {
+            found.found.matched_by = vec![MatchedBy::Process];
+            found
+        });
+        answer.body.matches.extend(by_process);
+    }
+    Ok(answer)
+}
+
+fn text(answer: &Answer<Found>, thing: &str) -> String {
+    let sentences: Vec<_> = answer.body.matches.iter().map(match_sentence).collect();
+    let mut text = sentences.join("\n");
+    if answer.body.matches.is_empty() {
+        let _ = writeln!(
+            text,
+            "Nothing on this host matches {}. Searched: device names and alternative names, ifindexes, MAC addresses of \
+             devices and VIFs, VIF ids, IP addresses, PCI addresses, targets, vhost-user sockets, names and numbers of \
+             Open vSwitch ports, instance UUIDs and names.",
+            plain(thing)
+        );
+    }
+    text + &doubts(&answer.sources)
+}
+
+/// What a match is, in one sentence and the facts about it.
+fn match_sentence(found: &WhoMatch) -> String {
+    let mut text = String::new();
+    let Match { matched_by, link, ovs, instance, .. } = &found.found;
+    let by: Vec<_> = matched_by.iter().map(ToString::to_string).collect();
+    let name = |link: &Link| format!("{} (ifindex {}, {})", plain(&link.name), link.index, link.kind);
+    match (link, instance, found.found.vif()) {
+        (Some(link), Some(instance), Some(vif)) => {
+            let _ = write!(
+                text,
+                "{} carries VIF {} ({}) of instance {}",
+                name(link),
+                vif.id,
+                vif.interface.mac,
+                instance_name(instance)
+            );
+        }
+        (None, Some(instance), Some(vif)) => {
+            let _ = write!(
+                text,
+                "VIF {} ({}) of instance {} has no device on this host: {}",
+                vif.id,
+                vif.interface.mac,
+                instance_name(instance),
+                device(vif)
+            );
+        }
+        (_, Some(instance), None) => {
+            let _ = write!(text, "Instance {} has {} VIFs", instance_name(instance), instance.vifs.len());
+        }
+        (Some(link), None, _) => {
+            let _ = write!(text, "{} carries no VIF of an instance on this host", name(link));
+        }
+        (None, None, _) => match ovs {
+            Some(port) => {
+                let _ =
+                    write!(text, "Open vSwitch port {} carries no VIF of an instance on this host", plain(&port.name));
+            }
+            None => text += "an empty match",
+        },
+    }
+    let _ = writeln!(text, ".\n  matched by   {}", by.join(", "));
+    if let Some(instance) = instance {
+        let _ = writeln!(text, "  instance     {} {}", instance.uuid, state(instance));
+    }
+    if let Some(project) = instance.as_ref().and_then(|instance| instance.project.as_ref()) {
+        let name = project.name.as_deref().map(|name| format!(" ({})", plain(name))).unwrap_or_default();
+        let _ = writeln!(text, "  project      {}{name}", plain(&project.id));
+    }
+    if let Some(link) = link {
+        let controller = found.controller_name.as_deref().map(|name| format!(", on {}", plain(name)));
+        let _ = writeln!(text, "  device       {}{}", link_summary(link), controller.unwrap_or_default());
+    }
+    if let Some(function) = found.found.vif().and_then(|vif| vif.virtual_function.as_ref()) {
+        let _ = writeln!(text, "  VF           {}", function_summary(function));
+    }
+    for (n, known) in found.found.vif().iter().flat_map(|vif| &vif.addresses).enumerate() {
+        let _ = writeln!(text, "  {:<12} {}", if n == 0 { "addresses" } else { "" }, address(known));
+    }
+    if let Some(port) = ovs {
+        let _ = writeln!(text, "  OVS port     {}", port_summary(port));
+        if let Some(error) = &port.error {
+            let _ = writeln!(text, "  OVS error    {}", plain(error));
+        }
+    }
+    if let Some(stale) = &found.stale {
+        let _ = writeln!(text, "  stale        {}", staleness(stale));
+    }
+    text
+}

@@ -1,0 +1,176 @@
+//! What answers say to people, in words that every command shares.
+//!
+//! Names are chosen by tenants: whatever a terminal would obey is made harmless by [`plain`].
+
+use std::fmt::Write;
+
+use jiff::Timestamp;
+
+use crate::{
+    http::host::Sources,
+    inventory::{Address, AddressSource, Instance, PassedFunction, Staleness, Vif},
+    source::{
+        SyncState,
+        libvirt::domain::{Interface, Migration},
+        moment::Moment,
+        netlink::link::Link,
+        ovsdb::rows::Port,
+    },
+};
+
+pub(super) fn instance_name(instance: &Instance) -> String {
+    let display = instance.display_name.as_deref().map(|name| format!(" ({})", plain(name))).unwrap_or_default();
+    plain(&instance.name) + &display
+}
+
+pub(super) fn state(instance: &Instance) -> String {
+    let migration = match instance.migration {
+        None => "",
+        Some(Migration::Incoming) => ", migrating in",
+        Some(Migration::Outgoing) => ", migrating out",
+    };
+    format!("{}{migration}", instance.state)
+}
+
+pub(super) fn attachment(interface: &Interface) -> String {
+    let source = interface.attachment.source().map(|source| format!(" on {}", plain(&source))).unwrap_or_default();
+    interface.attachment.type_name().to_owned() + &source
+}
+
+pub(super) fn device(vif: &Vif) -> String {
+    match (&vif.device, vif.no_device) {
+        (Some(device), _) => plain(&device.name),
+        (None, Some(reason)) => match &vif.interface.target {
+            Some(target) => format!("- ({}: {reason})", plain(target)),
+            None => format!("- ({reason})"),
+        },
+        (None, None) => "-".to_owned(),
+    }
+}
+
+/// An address, and who says so.
+pub(super) fn address(known: &Address) -> String {
+    let by = match &known.source {
+        AddressSource::Metadata => "fixed address in the metadata".to_owned(),
+        AddressSource::Lease { bridge, expires, hostname } => {
+            let expires = expires.map_or("never expires".to_owned(), |end| format!("expires {}", remaining(end)));
+            let hostname = hostname.as_deref().map(|name| format!(", to the host name {}", plain(name)));
+            format!("DHCP lease on {}{}, {expires}", plain(bridge), hostname.unwrap_or_default())
+        }
+        AddressSource::Neighbour { device, permanent: false } => format!("neighbour on {}", plain(&device.name)),
+        AddressSource::Neighbour { device, permanent: true } => {
+            format!("permanent neighbour on {}, made by somebody on this host", plain(&device.name))
+        }
+    };
+    format!("{} ({by})", known.address)
+}
+
+pub(super) fn link_summary(link: &Link) -> String {
+    let up = if link.up { "up" } else { "down" };
+    let mac = link.mac.map(|mac| format!(", {mac}")).unwrap_or_default();
+    format!("{}, set {up}, operational state {}, MTU {}{mac}", link.kind, link.oper_state, link.mtu)
+}
+
+pub(super) fn function_summary(passed: &PassedFunction) -> String {
+    let PassedFunction { function, physical_function, link } = passed;
+    let mut parts =
+        vec![format!("{} of {}", function.number, plain(&physical_function.name)), function.pci.to_string()];
+    match &function.settings {
+        None => parts.push("settings unknown".to_owned()),
+        Some(settings) => {
+            parts.push(settings.mac.to_string());
+            parts.extend(settings.vlan.filter(|vlan| *vlan != 0).map(|vlan| format!("VLAN {vlan}")));
+            let switch = |on| if on { "on" } else { "off" };
+            parts.extend(settings.spoof_check.map(|on| format!("spoof check {}", switch(on))));
+            parts.extend(settings.trusted.map(|on| format!("trust {}", switch(on))));
+            parts.extend(settings.link_state.map(|state| format!("link {state}")));
+        }
+    }
+    parts.extend(link.as_ref().map(|link| format!("on the host as {}", plain(&link.name))));
+    parts.join(", ")
+}
+
+pub(super) fn port_summary(port: &Port) -> String {
+    let mut parts = vec![match &port.bridge {
+        Some(bridge) => format!("{} on {}", plain(&port.name), plain(bridge)),
+        None => format!("{} on no bridge", plain(&port.name)),
+    }];
+    parts.push(port.ofport.map_or("no ofport".to_owned(), |ofport| format!("ofport {ofport}")));
+    parts.extend(port.vlan());
+    parts.extend((&*port.kind != "system").then(|| format!("type {}", plain(&port.kind))));
+    parts.extend(port.bond.as_ref().map(|bond| format!("in bond {}", plain(bond))));
+    parts.extend(port.peer.as_ref().map(|peer| format!("peer {}", plain(peer))));
+    parts.extend(port.socket.as_ref().map(|socket| format!("socket {}", plain(socket))));
+    parts.join(", ")
+}
+
+/// What a reader must know about an answer that is not, or not wholly, current. Optional hypervisors that the host
+/// does not offer are no news.
+pub(super) fn doubts(sources: &Sources) -> String {
+    let mut text = String::new();
+    let mut doubt = |name: &str, sync: &SyncState| match sync {
+        SyncState::Synced { .. } | SyncState::Absent => {}
+        SyncState::Pending { reason } => {
+            let reason = reason.as_deref().unwrap_or("not tried yet");
+            let _ = writeln!(text, "! {name} has not been read yet: {}", plain(reason));
+        }
+        SyncState::Stale { since, reason } => {
+            let _ = writeln!(text, "! {name} is stale for {}: {}", age(*since), plain(reason));
+        }
+    };
+    doubt("netlink", &sources.netlink);
+    doubt("neighbours", &sources.neighbours);
+    doubt("ovsdb", &sources.ovsdb);
+    doubt("leases", &sources.leases);
+    let optional_listed = sources.hypervisors.iter().any(|h| h.optional && !h.sync.is_pending());
+    for hypervisor in &sources.hypervisors {
+        if !(hypervisor.optional && optional_listed && hypervisor.sync.is_pending()) {
+            doubt(&plain(&hypervisor.uri), &hypervisor.sync);
+        }
+    }
+    if text.is_empty() { text } else { format!("\n{text}") }
+}
+
+pub(super) fn staleness(stale: &Staleness) -> String {
+    format!("for {}: {}", age(stale.since), plain(&stale.reason))
+}
+
+/// How long until then, by the wall clock as the DHCP server has it.
+pub(super) fn remaining(end: Timestamp) -> String {
+    let seconds = end.duration_since(Timestamp::now()).as_secs();
+    if seconds > 0 { format!("in {}", largest_units(seconds.unsigned_abs())) } else { "now".to_owned() }
+}
+
+/// How long ago, in the two largest units.
+pub(super) fn age(since: Moment) -> String {
+    largest_units(since.age().as_secs())
+}
+
+pub(super) fn largest_units(seconds: u64) -> String {
+    match (seconds / 86400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60) {
+        (0, 0, 0, s) => format!("{s}s"),
+        (0, 0, m, s) => format!("{m}m {s}s"),
+        (0, h, m, _) => format!("{h}h {m}m"),
+        (d, h, ..) => format!("{d}d {h}h"),
+    }
+}
+
+/// Text without the control characters that a terminal would obey.
+pub(super) fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_cannot_steer_the_terminal() {
+        assert_eq!(plain("a\u{1b}[2Jb\r\nc\u{9b}"), "a\u{fffd}[2Jb\u{fffd}\u{fffd}c\u{fffd}");
+    }
+
+    #[test]
+    fn an_age_is_told_in_its_two_largest_units() {
+        assert_eq!([0, 5, 65, 3700, 90000].map(largest_units), ["0s", "5s", "1m 5s", "1h 1m", "1d 1h"]);
+    }
+}
