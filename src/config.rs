@@ -365,6 +365,12 @@ impl TryFrom<usize> for Connections {
 pub struct LogFilter(String);
 
 impl LogFilter {
+    /// What stops vifd, and nothing else.
+    #[must_use]
+    pub fn errors() -> Self {
+        Self("error".to_owned())
+    }
+
     /// The filter.
     #[must_use]
     pub fn filter(&self) -> EnvFilter {

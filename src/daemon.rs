@@ -15,13 +15,14 @@
 //! | `systemd` | the inventory | `READY=1`, `STATUS=` |
 //!
 //! No task ends before the shutdown; one that does is a bug, and stops the daemon so that systemd starts a fresh one.
+//! The shutdown of a [`private`] daemon begins when its client leaves.
 
 use std::{convert::Infallible, fs, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow};
 use sd_notify::NotifyState;
 use tokio::{
-    net::{TcpListener, UnixListener},
+    net::{TcpListener, UnixListener, UnixStream},
     sync::watch,
     task::JoinSet,
     time::timeout,
@@ -29,6 +30,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info, info_span, warn};
 
+use self::private::Patience;
 use crate::{
     cache::{self, Records},
     config::{Config, Group, LibvirtConfig},
@@ -36,7 +38,7 @@ use crate::{
         self, App,
         auth::Authenticator,
         requests::Front,
-        serve::{TlsListener, serve},
+        serve::{TlsListener, serve, serve_one},
         tls::{self, Reload, Tls},
     },
     inventory::{self, HypervisorSource, Inventory, Sources},
@@ -48,6 +50,8 @@ use crate::{
     },
 };
 
+mod private;
+
 /// What most hosts offer, tried where the configuration names no hypervisor.
 const USUAL_HYPERVISORS: [&str; 2] = ["qemu:///system", "lxc:///system"];
 /// How long requests under way may take after the shutdown began. systemd would wait for 90 s.
@@ -57,11 +61,18 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Daemon {
     config: Config,
-    unix: UnixListener,
-    tcp: Option<TcpListener>,
-    tls: Option<Tls>,
-    reload: Reload,
+    door: Door,
     auth: Arc<Authenticator>,
+}
+
+/// Where requests come from.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a process has one")]
+enum Door {
+    /// Whoever may connect.
+    Open { unix: UnixListener, tcp: Option<TcpListener>, tls: Option<Tls>, reload: Reload },
+    /// One client, which is there already, until it has left.
+    Private { client: UnixStream, left: CancellationToken },
 }
 
 impl Daemon {
@@ -90,7 +101,7 @@ impl Daemon {
             let anyone = config.anyone_on_loopback_is_admin;
             info!(listen = %tcp.local_addr()?, tls = tls.is_some(), anyone, "serving HTTP over TCP");
         }
-        Ok(Self { config, unix, tcp, tls, reload, auth })
+        Ok(Self { config, door: Door::Open { unix, tcp, tls, reload }, auth })
     }
 
     /// Serves until `shutdown` completes.
@@ -98,11 +109,15 @@ impl Daemon {
     /// # Errors
     /// A task ended before that.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let socket = self.config.socket.clone();
+        let (socket, left) = match &self.door {
+            Door::Open { .. } => (Some(self.config.socket.clone()), CancellationToken::new()),
+            Door::Private { left, .. } => (None, left.clone()),
+        };
         let stop = CancellationToken::new();
         let mut tasks = self.spawn(&stop);
         let outcome = tokio::select! {
             () = shutdown => Ok(()),
+            () = left.cancelled() => Ok(()),
             Some(ended) = tasks.join_next() => match ended {
                 Ok(name) => Err(anyhow!("the task {name} ended")),
                 Err(error) => Err(error).context("a task failed"),
@@ -116,25 +131,32 @@ impl Daemon {
             warn!("left requests unanswered: they took too long");
         }
         // Only a killed daemon leaves its socket behind.
-        let _ = fs::remove_file(socket);
+        if let Some(socket) = socket {
+            let _ = fs::remove_file(socket);
+        }
         outcome
     }
 
     fn spawn(self, stop: &CancellationToken) -> JoinSet<&'static str> {
-        let Self { config, unix, tcp, tls, reload, auth } = self;
+        let Self { config, door, auth } = self;
+        let patience = Patience::with(&door);
         let mut tasks = JoinSet::new();
 
         let (links_tx, links) = watch::channel(Snapshot::default());
-        tasks.spawn(named("links", until(stop, netlink::run(config.netlink.clone(), links_tx))));
+        let follow = netlink::run(config.netlink.clone(), links_tx.clone());
+        tasks.spawn(named("links", until(stop, patience.limit(links_tx, follow))));
         let (neighbours_tx, neighbours) = watch::channel(Snapshot::default());
-        tasks.spawn(named("neighbours", until(stop, netlink::run(config.netlink, neighbours_tx))));
+        let follow = netlink::run(config.netlink, neighbours_tx.clone());
+        tasks.spawn(named("neighbours", until(stop, patience.limit(neighbours_tx, follow))));
 
         let mut records = load_cache(&config.cache);
         let (ports_tx, ports) = watch::channel(records.ports.take().map(Snapshot::from).unwrap_or_default());
-        tasks.spawn(named("ovsdb", until(stop, ovsdb::run(config.ovsdb, ports_tx))));
+        let follow = ovsdb::run(config.ovsdb, ports_tx.clone());
+        tasks.spawn(named("ovsdb", until(stop, patience.limit(ports_tx, follow))));
 
         let (leases_tx, leases) = watch::channel(Snapshot::default());
-        tasks.spawn(named("leases", until(stop, leases::run(config.leases, leases_tx))));
+        let follow = leases::run(config.leases, leases_tx.clone());
+        tasks.spawn(named("leases", until(stop, patience.limit(leases_tx, follow))));
 
         let (doubts_tx, doubts) = watch::channel(Doubts::default());
         let (rereads, asked, gather_rereads) = Rereads::new();
@@ -146,11 +168,11 @@ impl Daemon {
             let source = libvirt::Source {
                 uri: Arc::clone(&uri),
                 config: config.libvirt.clone(),
-                tx: domains_tx,
+                tx: domains_tx.clone(),
                 doubts: doubts.clone(),
                 rereads: asked.clone(),
             };
-            tasks.spawn(named("libvirt", libvirt::run(source, stop.clone())));
+            tasks.spawn(named("libvirt", patience.limit(domains_tx, libvirt::run(source, stop.clone()))));
             hypervisors.push(HypervisorSource { uri, optional, domains });
         }
 
@@ -172,18 +194,36 @@ impl Daemon {
         let epoch = now().as_millisecond();
         let app = App { inventory: inventory.clone(), counters, rereads, epoch, auth };
         let front = Front::new(app, &config.http);
-        match (tcp, tls) {
-            (Some(tcp), Some(tls)) => {
-                let listener = TlsListener { tcp, tls };
-                tasks.spawn(named("http over TLS", serve(listener, config.http, Arc::clone(&front), stop.clone())));
+        match door {
+            Door::Open { unix, tcp, tls, reload } => {
+                match (tcp, tls) {
+                    (Some(tcp), Some(tls)) => {
+                        let listener = TlsListener { tcp, tls };
+                        let serve = serve(listener, config.http, Arc::clone(&front), stop.clone());
+                        tasks.spawn(named("http over TLS", serve));
+                    }
+                    (Some(tcp), None) => {
+                        let serve = serve(tcp, config.http, Arc::clone(&front), stop.clone());
+                        tasks.spawn(named("http over TCP", serve));
+                    }
+                    (None, _) => {}
+                }
+                tasks.spawn(named("http over the socket", serve(unix, config.http, front, stop.clone())));
+                tasks.spawn(named("reload", until(stop, reload.run())));
             }
-            (Some(tcp), None) => {
-                tasks.spawn(named("http over TCP", serve(tcp, config.http, Arc::clone(&front), stop.clone())));
+            Door::Private { client, left } => {
+                let settled = private::settled(inventory.clone());
+                let stop_serving = stop.clone();
+                let serve = async move {
+                    settled.await;
+                    // The app stays, as do the tasks that it asks, until everything stops.
+                    serve_one(client, config.http, Arc::clone(&front), stop_serving).await;
+                    left.cancel();
+                    std::future::pending::<()>().await
+                };
+                tasks.spawn(named("http to the client", until(stop, serve)));
             }
-            (None, _) => {}
         }
-        tasks.spawn(named("http over the socket", serve(unix, config.http, front, stop.clone())));
-        tasks.spawn(named("reload", until(stop, reload.run())));
         tasks.spawn(named("systemd", until(stop, tell_systemd(inventory))));
         tasks
     }

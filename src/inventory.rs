@@ -40,12 +40,10 @@ use crate::{
 };
 
 mod address;
-pub mod changes;
 mod doubt;
 mod find;
 mod index;
 mod join;
-pub mod record;
 mod segment;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -441,6 +439,13 @@ impl Inventory {
         let decided = |sync: &Option<SyncState>| sync.as_ref().is_some_and(SyncState::is_decided);
         let host = [&self.netlink, &self.neighbours, &self.ovsdb, &self.leases];
         host.into_iter().all(decided) && self.hypervisors.iter().all(|h| h.sync.is_decided())
+    }
+
+    /// Whether each domain that runs has been compared with its persistent definition.
+    #[must_use]
+    pub fn is_compared(&self) -> bool {
+        let compared = |i: &Arc<Instance>| i.libvirt_id.is_none() || i.persistent.is_some() || i.unreadable.is_some();
+        self.instances.iter().all(compared)
     }
 
     /// How many VIFs there are.

@@ -1,6 +1,11 @@
 //! The daemon `vifd`; see the library's documentation for how it works.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    io,
+    os::{fd::AsFd, unix::net::UnixStream},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use anyhow::Context;
 use clap::Parser;
@@ -28,6 +33,9 @@ struct Arguments {
     /// What to log, such as `debug` or `vifd::source=debug,info` [default: the configuration's `log`]
     #[arg(long, value_name = "DIRECTIVES")]
     log: Option<LogFilter>,
+    /// Serve the one client at the other end of standard input, keep nothing, and end with it: for `vifctl`
+    #[arg(long, hide = true)]
+    private: bool,
 }
 
 /// `EX_CONFIG` of sysexits.h. The unit tells systemd not to try again.
@@ -37,6 +45,11 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let config = match Config::load(arguments.config.as_deref()) {
         Ok(config) => config,
+        Err(error) if arguments.private => {
+            // On a host in trouble an answer by the defaults is better than none.
+            eprintln!("vifd: {:#}; going on with the defaults", anyhow::Error::from(error));
+            Config::default()
+        }
         Err(error) => {
             eprintln!("vifd: {:#}", anyhow::Error::from(error));
             return ExitCode::from(EX_CONFIG);
@@ -47,8 +60,10 @@ fn main() -> ExitCode {
         println!("{}: the configuration is good", path.display());
         return ExitCode::SUCCESS;
     }
-    telemetry::start(arguments.log.as_ref().unwrap_or(&config.log).filter());
-    let status = match run(config) {
+    // What a private daemon has to say, it says in its answers.
+    let filter = if arguments.private { &LogFilter::errors() } else { &config.log };
+    telemetry::start(arguments.log.as_ref().unwrap_or(filter).filter());
+    let status = match run(config, arguments.private) {
         Ok(()) => 0,
         Err(error) => {
             error!("{error:#}");
@@ -60,7 +75,7 @@ fn main() -> ExitCode {
     signal_hook::low_level::exit(status)
 }
 
-fn run(config: Config) -> anyhow::Result<()> {
+fn run(config: Config, private: bool) -> anyhow::Result<()> {
     let runtime = runtime::Builder::new_multi_thread()
         .worker_threads(config.worker_threads.get())
         .enable_all()
@@ -75,9 +90,16 @@ fn run(config: Config) -> anyhow::Result<()> {
                 _ = interrupt.recv() => {}
             }
         };
-        Daemon::bind(config).await?.run(shutdown).await
+        let daemon = if private { Daemon::private(config, stdin()?)? } else { Daemon::bind(config).await? };
+        daemon.run(shutdown).await
     });
     // A libvirt call that hangs must not keep the process.
     runtime.shutdown_background();
     result
+}
+
+/// The socket that standard input is.
+fn stdin() -> anyhow::Result<UnixStream> {
+    let stdin = io::stdin().as_fd().try_clone_to_owned().context("there is no standard input")?;
+    Ok(UnixStream::from(stdin))
 }

@@ -176,6 +176,14 @@ pub async fn serve<L: Listener, A: Answer>(mut listener: L, config: HttpConfig, 
     connections.wait().await;
 }
 
+/// Serves the one connection that there is, until its end or until `stop`.
+pub async fn serve_one<A: Answer>(stream: UnixStream, config: HttpConfig, app: Arc<A>, stop: CancellationToken) {
+    match UnixListener::open(stream).await {
+        Ok((stream, peer)) => converse(stream, peer, false, config, app, stop).await,
+        Err(error) => warn!(error = chain(&error), "could not tell who the client is"),
+    }
+}
+
 /// One connection, from its first byte to its last.
 async fn converse<S, A>(stream: S, peer: Peer, full: bool, config: HttpConfig, app: Arc<A>, stop: CancellationToken)
 where
