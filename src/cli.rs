@@ -1,30 +1,31 @@
-//! `vifctl`: asks the daemon over its Unix socket, and shows the answer to a person or a program.
+//! `vifctl`: asks the daemon over its Unix socket, and shows the answer to a person or a program. Where there is none, it
+//! collects the answer by itself (`private`).
 //!
 //! | exit status | meaning |
 //! | --- | --- |
 //! | 0 | answered |
 //! | 1 | nothing matches what was asked for |
 //! | 2 | the command line is wrong |
-//! | 3 | the daemon is not there |
+//! | 3 | the daemon is not there, and nothing was to be collected without it |
 //! | 4 | the daemon could not answer |
 
-use std::{path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 use self::{
-    client::{Client, ClientError},
+    client::{Client, ClientError, Whom},
     list::List,
     output::Output,
     show::Show,
     status::Status,
     who::Who,
 };
-use crate::config::DEFAULT_SOCKET;
 
 mod client;
 mod list;
 mod output;
+mod private;
 mod process;
 mod show;
 mod status;
@@ -35,9 +36,8 @@ mod words;
 #[derive(Debug, Parser)]
 #[command(name = "vifctl", version, propagate_version = true)]
 pub struct Arguments {
-    /// The daemon's socket
-    #[arg(long, global = true, value_name = "PATH", default_value = DEFAULT_SOCKET)]
-    socket: PathBuf,
+    #[command(flatten)]
+    whom: Whom,
     /// How to write the answer
     #[arg(short, long, global = true, value_name = "FORMAT", default_value = "table")]
     output: Output,
@@ -60,8 +60,8 @@ enum Command {
 /// Runs one command.
 #[must_use]
 pub fn main(arguments: Arguments) -> ExitCode {
-    let Arguments { socket, output, command } = arguments;
-    let result = Client::new(socket).and_then(|client| command.run(&client, output));
+    let Arguments { whom, output, command } = arguments;
+    let result = Client::new(whom).and_then(|client| command.run(&client, output));
     match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
@@ -71,7 +71,7 @@ pub fn main(arguments: Arguments) -> ExitCode {
                 eprintln!("vifctl: {hint}");
             }
             ExitCode::from(match error {
-                ClientError::NotThere { .. } | ClientError::NotAllowed { .. } => 3,
+                ClientError::NotThere { .. } | ClientError::NotAllowed { .. } | ClientError::Hung { .. } => 3,
                 ClientError::NotFound(_) => 1,
                 _ => 4,
             })

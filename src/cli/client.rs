@@ -1,15 +1,42 @@
-//! One request to the daemon over its Unix socket.
+//! Requests to the daemon over its Unix socket, or to a [`private`] one where it does not answer.
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{cell::RefCell, io, path::PathBuf, time::Duration};
 
 use http_body_util::{BodyExt, Empty};
-use hyper::{Request, StatusCode, body::Bytes};
+use hyper::{
+    Request, Response, StatusCode,
+    body::{Bytes, Incoming},
+    client::conn::http1::SendRequest,
+};
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, runtime, time::timeout};
 
+use super::private::{self, StartError};
+use crate::config::DEFAULT_SOCKET;
+
 /// The daemon answers within a millisecond; this is for a host in deep trouble.
-const TIMEOUT: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// A private daemon waits for its sources first.
+const PRIVATE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Whom to ask.
+#[derive(Debug, clap::Args)]
+pub(super) struct Whom {
+    /// The daemon's socket
+    #[arg(long, global = true, value_name = "PATH", default_value = DEFAULT_SOCKET)]
+    socket: PathBuf,
+    /// Ask no daemon: collect everything now, as far as this user may read it
+    #[arg(long, global = true, conflicts_with = "no_offline")]
+    offline: bool,
+    /// Collect nothing where the daemon does not answer, but exit with status 3
+    #[arg(long, global = true)]
+    no_offline: bool,
+    /// The daemon's configuration, which says what to collect where it does not answer
+    /// [default: /etc/vifd/vifd.toml, where there is one]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -22,10 +49,12 @@ pub(super) enum ClientError {
     },
     #[error("not allowed to connect to {}", path.display())]
     NotAllowed { path: PathBuf },
-    #[error("vifd did not answer within {TIMEOUT:?}")]
-    TimedOut,
+    #[error("vifd lets us connect to {} and does not answer within {TIMEOUT:?}", path.display())]
+    Hung { path: PathBuf },
     #[error("the connection to vifd failed")]
     Http(#[from] hyper::Error),
+    #[error("could not collect anything either")]
+    Private(#[from] StartError),
     #[error("{0}")]
     NotFound(String),
     #[error("{0}")]
@@ -43,55 +72,105 @@ impl ClientError {
     pub(super) fn hint(&self) -> Option<&'static str> {
         match self {
             Self::NotThere { .. } => Some("is it running? see `systemctl status vifd`; --socket names another socket"),
-            Self::NotAllowed { .. } => Some("run as root, or join the socket's group"),
+            Self::NotAllowed { .. } => {
+                Some("run as root or join the socket's group; --offline collects what you may read yourself")
+            }
+            Self::Hung { .. } => Some("see `systemctl status vifd`; --offline does without it"),
             _ => None,
         }
     }
+
+    /// Whether there is no daemon that would answer.
+    fn is_absence(&self) -> bool {
+        matches!(self, Self::NotThere { .. } | Self::Hung { .. } | Self::Http(_))
+    }
 }
+
+type Connection = SendRequest<Empty<Bytes>>;
 
 #[derive(Debug)]
 pub(super) struct Client {
-    socket: PathBuf,
+    whom: Whom,
     runtime: runtime::Runtime,
+    /// The connection to a daemon of our own, once we need one.
+    private: RefCell<Option<Connection>>,
 }
 
 impl Client {
-    pub(super) fn new(socket: PathBuf) -> Result<Self, ClientError> {
+    pub(super) fn new(whom: Whom) -> Result<Self, ClientError> {
         let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(ClientError::Runtime)?;
-        Ok(Self { socket, runtime })
+        Ok(Self { whom, runtime, private: RefCell::new(None) })
     }
 
     /// `GET path`, decoded.
     pub(super) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        let (status, body) = self
-            .runtime
-            .block_on(async { timeout(TIMEOUT, self.fetch(path)).await.unwrap_or(Err(ClientError::TimedOut)) })?;
-        if status.is_success() {
-            return serde_json::from_slice(&body).map_err(ClientError::Malformed);
-        }
-        let message = message(&body).unwrap_or_else(|| format!("vifd answered {status}"));
-        Err(if status == StatusCode::NOT_FOUND {
-            ClientError::NotFound(message)
-        } else {
-            ClientError::Refused(message)
-        })
+        self.runtime.block_on(async { decode(self.send(path).await?).await })
     }
 
-    async fn fetch(&self, path: &str) -> Result<(StatusCode, Bytes), ClientError> {
-        let stream = UnixStream::connect(&self.socket).await.map_err(|source| {
-            let path = self.socket.clone();
-            match source.kind() {
-                io::ErrorKind::PermissionDenied => ClientError::NotAllowed { path },
-                _ => ClientError::NotThere { path, source },
-            }
-        })?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(connection);
-        let request = Request::get(path).header("host", "vifd").body(Empty::<Bytes>::new());
-        let response = sender.send_request(request.expect("the path was encoded")).await?;
-        let status = response.status();
-        Ok((status, response.into_body().collect().await?.to_bytes()))
+    /// Asks the daemon; a private one if it does not answer, and from then on.
+    async fn send(&self, path: &str) -> Result<Response<Incoming>, ClientError> {
+        let mut connection = match self.private.take() {
+            Some(connection) => connection,
+            None if self.whom.offline => self.begin_privately(None).await?,
+            None => match self.ask_daemon(path).await {
+                Err(error) if error.is_absence() && !self.whom.no_offline => self.begin_privately(Some(&error)).await?,
+                answered => return answered,
+            },
+        };
+        let answer = ask_privately(&mut connection, path).await;
+        self.private.replace(Some(connection));
+        answer
     }
+
+    async fn ask_daemon(&self, path: &str) -> Result<Response<Incoming>, ClientError> {
+        let socket = &self.whom.socket;
+        let ask = async {
+            let stream = UnixStream::connect(socket).await.map_err(|source| {
+                let path = socket.clone();
+                match source.kind() {
+                    io::ErrorKind::PermissionDenied => ClientError::NotAllowed { path },
+                    _ => ClientError::NotThere { path, source },
+                }
+            })?;
+            ask(&mut connect(stream).await?, path).await
+        };
+        timeout(TIMEOUT, ask).await.unwrap_or_else(|_| Err(ClientError::Hung { path: socket.clone() }))
+    }
+
+    /// Starts a daemon of our own, and says so.
+    async fn begin_privately(&self, why: Option<&ClientError>) -> Result<Connection, ClientError> {
+        let stream = private::start(self.whom.config.as_deref())?;
+        let mut connection = connect(stream).await?;
+        private::tell(why, &decode(ask_privately(&mut connection, "/host/v1/sync").await?).await?);
+        Ok(connection)
+    }
+}
+
+async fn connect(stream: UnixStream) -> Result<Connection, ClientError> {
+    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    Ok(sender)
+}
+
+async fn ask_privately(connection: &mut Connection, path: &str) -> Result<Response<Incoming>, ClientError> {
+    let answer = timeout(PRIVATE_TIMEOUT, ask(connection, path)).await;
+    answer.unwrap_or(Err(ClientError::Private(StartError::Silent(PRIVATE_TIMEOUT))))
+}
+
+async fn ask(connection: &mut Connection, path: &str) -> Result<Response<Incoming>, ClientError> {
+    connection.ready().await?;
+    let request = Request::get(path).header("host", "vifd").body(Empty::<Bytes>::new());
+    Ok(connection.send_request(request.expect("the path was encoded")).await?)
+}
+
+async fn decode<T: DeserializeOwned>(response: Response<Incoming>) -> Result<T, ClientError> {
+    let status = response.status();
+    let body = response.into_body().collect().await?.to_bytes();
+    if status.is_success() {
+        return serde_json::from_slice(&body).map_err(ClientError::Malformed);
+    }
+    let message = message(&body).unwrap_or_else(|| format!("vifd answered {status}"));
+    Err(if status == StatusCode::NOT_FOUND { ClientError::NotFound(message) } else { ClientError::Refused(message) })
 }
 
 /// The message of the host API's error body.

@@ -136,10 +136,10 @@ fn lines_for_the_journal_carry_their_priority_and_no_time() {
 }
 
 #[test]
-fn vifctl_without_a_daemon_says_so_and_exits_3() {
+fn vifctl_that_may_ask_none_but_the_daemon_says_so_and_exits_3() {
     let dir = dir();
     let socket = dir.path().join("none.sock");
-    let output = Command::new(VIFCTL).arg("--socket").arg(&socket).arg("list").output().unwrap();
+    let output = Command::new(VIFCTL).arg("--socket").arg(&socket).args(["--no-offline", "list"]).output().unwrap();
     assert_eq!(output.status.code(), Some(3));
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("none.sock") && said.contains("is it running?"), "{said}");

@@ -19,6 +19,7 @@
 //! * `identity` asks as everybody who may and who may not: by certificates, headers, the socket's peer;
 //! * `keystone` does so with the tokens of a real Keystone;
 //! * `disk` takes no records;
+//! * `offline` asks where there is no daemon, and no libvirt either;
 //! * `split_daemons` changes from libvirtd to virtqemud and back; by `make test-split-daemons` alone;
 //! * `chaos` does what comes, at random, with faults, on one host and on two that guests migrate between, and compares
 //!   every answer after each step.
@@ -41,6 +42,7 @@ mod keystone;
 mod kinds;
 mod libvirt;
 mod netlink;
+mod offline;
 mod openapi;
 mod ovsdb;
 mod proxies;
