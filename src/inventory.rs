@@ -40,10 +40,12 @@ use crate::{
 };
 
 mod address;
+pub mod changes;
 mod doubt;
 mod find;
 mod index;
 mod join;
+pub mod record;
 mod segment;
 #[cfg(test)]
 pub(crate) mod testing;

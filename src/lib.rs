@@ -42,6 +42,7 @@
 //! | [`source::ovsdb::rpc`], [`source::ovsdb::rows`] | its messages and its rows: pure decoding |
 //! | [`source::leases`] | the DHCP leases of libvirt networks |
 //! | [`inventory`] | the truth: instances with their VIFs and links, look-ups by everything, and the pure join |
+//! | [`inventory::changes`], [`inventory::record`] | what differs between two of them, told by records that stand for themselves |
 //! | [`cache`] | domains and ports on disk, for the first answers after a restart |
 //! | [`http`] | the Compute API ([`http::compute`]) and the host's own API ([`http::host`]) |
 //! | `http::openapi` | the routes with their descriptions, and the document that is made from them |
