@@ -29,6 +29,7 @@ mod private;
 mod process;
 mod show;
 mod status;
+mod table;
 mod who;
 mod words;
 
@@ -38,8 +39,7 @@ mod words;
 pub struct Arguments {
     #[command(flatten)]
     whom: Whom,
-    /// How to write the answer
-    #[arg(short, long, global = true, value_name = "FORMAT", default_value = "table")]
+    #[command(flatten)]
     output: Output,
     #[command(subcommand)]
     command: Command,

@@ -2,7 +2,8 @@
 
 use super::{
     client::{Client, ClientError},
-    output::{Output, lines, table},
+    output::{DOUBT, Output, Page, Readable, styled},
+    table::{Cell, text, whole},
     words::{age, plain},
 };
 use crate::{
@@ -17,36 +18,47 @@ pub(super) struct Status;
 impl Status {
     /// Says whether there was anything to show.
     pub(super) fn run(&self, client: &Client, output: Output) -> Result<bool, ClientError> {
-        output.write(&client.get("/host/v1/sync")?, text).map(|()| true)
+        output.write(&client.get::<Answer<Sync>>("/host/v1/sync")?).map(|()| true)
     }
 }
 
-fn text(answer: &Answer<Sync>) -> String {
-    let Sync { version, ready, instances, vifs, links, ovs_ports, dropped_identity_headers: dropped } = &answer.body;
-    let ready = if *ready { "ready" } else { "not ready" };
-    let text = format!(
-        "vifd {}, {ready}: {instances} instances, {vifs} VIFs, {links} links{}; generation {}\n\n",
-        plain(version),
-        if answer.sources.ovsdb == SyncState::Absent { String::new() } else { format!(", {ovs_ports} OVS ports") },
-        answer.generation
-    );
-    let mut table = table(&["SOURCE", "STATE", "FOR", "WHY"]);
-    let sources = answer.sources.hypervisors.iter().map(|h| (&*h.uri, &h.sync));
-    let Sources { netlink, neighbours, ovsdb, leases, .. } = &answer.sources;
-    let host = [("netlink", netlink), ("neighbours", neighbours), ("ovsdb", ovsdb), ("leases", leases)];
-    for (name, sync) in host.into_iter().chain(sources) {
-        let (state, since) = match sync {
-            SyncState::Pending { .. } => ("pending", None),
-            SyncState::Absent => ("absent", None),
-            SyncState::Synced { since } => ("synced", Some(since)),
-            SyncState::Stale { since, .. } => ("stale", Some(since)),
+impl Readable for Answer<Sync> {
+    fn text(&self, page: &mut Page) {
+        let Sync { version, ready, instances, vifs, links, ovs_ports, dropped_identity_headers: dropped } = &self.body;
+        let ready = if *ready { "ready".to_owned() } else { styled(DOUBT, "not ready") };
+        let ports = match &self.sources.ovsdb {
+            SyncState::Absent => String::new(),
+            _ => format!(", {ovs_ports} OVS ports"),
         };
-        let since = since.map_or("-".to_owned(), |since| age(*since));
-        table.add_row([&plain(name), state, &since, &plain(sync.reason().unwrap_or("-"))]);
+        page.line(format!(
+            "vifd {}, {ready}: {instances} instances, {vifs} VIFs, {links} links{ports}; generation {}\n",
+            plain(version),
+            self.generation
+        ));
+        let mut table = page.new_table(&[whole("SOURCE"), whole("STATE"), whole("FOR"), text("WHY")]);
+        for (name, sync) in sources(&self.sources) {
+            let (state, since) = match sync {
+                SyncState::Pending { .. } => (Cell::styled("pending", DOUBT), None),
+                SyncState::Absent => ("absent".into(), None),
+                SyncState::Synced { since } => ("synced".into(), Some(since)),
+                SyncState::Stale { since, .. } => (Cell::styled("stale", DOUBT), Some(since)),
+            };
+            let since = since.map_or("-".to_owned(), |since| age(*since));
+            table.row([plain(name).into(), state, since.into(), plain(sync.reason().unwrap_or("-")).into()]);
+        }
+        page.table(0, &table);
+        if *dropped > 0 {
+            page.line(format!("\n{dropped} identity headers were dropped: who sent them is no named proxy"));
+        }
     }
-    let dropped = match dropped {
-        0 => String::new(),
-        dropped => format!("\n{dropped} identity headers were dropped: who sent them is no named proxy\n"),
-    };
-    text + &lines(&table) + &dropped
+
+    fn names(&self) -> Vec<String> {
+        sources(&self.sources).map(|(name, _)| name.to_owned()).collect()
+    }
+}
+
+fn sources(sources: &Sources) -> impl Iterator<Item = (&str, &SyncState)> {
+    let Sources { netlink, neighbours, ovsdb, leases, hypervisors } = sources;
+    let host = [("netlink", netlink), ("neighbours", neighbours), ("ovsdb", ovsdb), ("leases", leases)];
+    host.into_iter().chain(hypervisors.iter().map(|hypervisor| (&*hypervisor.uri, &hypervisor.sync)))
 }

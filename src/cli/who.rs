@@ -2,9 +2,11 @@
 
 use std::fmt::Write;
 
+use serde::Serialize;
+
 use super::{
     client::{Client, ClientError, encode},
-    output::Output,
+    output::{Output, Page, Readable, STRONG, styled},
     process,
     words::{
         address, device, doubts, function_summary, instance_name, link_summary, plain, port_summary, staleness, state,
@@ -28,8 +30,9 @@ impl Who {
     /// Says whether anything matches.
     pub(super) fn run(&self, client: &Client, output: Output) -> Result<bool, ClientError> {
         let answer = find(client, &self.thing)?;
-        output.write(&answer, |answer| text(answer, &self.thing))?;
-        Ok(!answer.body.matches.is_empty())
+        let found = !answer.body.matches.is_empty();
+        output.write(&Told { answer, thing: &self.thing })?;
+        Ok(found)
     }
 }
 
@@ -47,23 +50,48 @@ fn find(client: &Client, thing: &str) -> Result<Answer<Found>, ClientError> {
     Ok(answer)
 }
 
-fn text(answer: &Answer<Found>, thing: &str) -> String {
-    let sentences: Vec<_> = answer.body.matches.iter().map(match_sentence).collect();
-    let mut text = sentences.join("\n");
-    if answer.body.matches.is_empty() {
-        let _ = writeln!(
-            text,
-            "Nothing on this host matches {}. Searched: device names and alternative names, ifindexes, MAC addresses of \
-             devices and VIFs, VIF ids, IP addresses, PCI addresses, targets, vhost-user sockets, names and numbers of \
-             Open vSwitch ports, instance UUIDs and names.",
-            plain(thing)
-        );
+/// The answer, with the question.
+#[derive(Serialize)]
+struct Told<'a> {
+    #[serde(flatten)]
+    answer: Answer<Found>,
+    #[serde(skip)]
+    thing: &'a str,
+}
+
+impl Readable for Told<'_> {
+    fn text(&self, page: &mut Page) {
+        for found in &self.answer.body.matches {
+            page.gap();
+            match_facts(page, found);
+        }
+        if self.answer.body.matches.is_empty() {
+            page.line(format!(
+                "Nothing on this host matches {}. Searched: device names and alternative names, ifindexes, MAC addresses of \
+                 devices and VIFs, VIF ids, IP addresses, PCI addresses, targets, vhost-user sockets, names and numbers of \
+                 Open vSwitch ports, instance UUIDs and names.",
+                plain(self.thing)
+            ));
+        }
+        doubts(page, &self.answer.sources);
     }
-    text + &doubts(&answer.sources)
+
+    fn names(&self) -> Vec<String> {
+        self.answer.body.matches.iter().filter_map(|found| name(&found.found)).collect()
+    }
+}
+
+/// What the match is called where it is called by one word.
+fn name(found: &Match) -> Option<String> {
+    let instance = found.instance.as_ref();
+    let vif = found.vif().map(|vif| vif.id.to_string());
+    vif.or_else(|| Some(instance?.uuid.to_string()))
+        .or_else(|| Some(found.link.as_ref()?.name.to_string()))
+        .or_else(|| Some(found.ovs.as_ref()?.name.to_string()))
 }
 
 /// What a match is, in one sentence and the facts about it.
-fn match_sentence(found: &WhoMatch) -> String {
+fn match_facts(page: &mut Page, found: &WhoMatch) {
     let mut text = String::new();
     let Match { matched_by, link, ovs, instance, .. } = &found.found;
     let by: Vec<_> = matched_by.iter().map(ToString::to_string).collect();
@@ -103,32 +131,32 @@ fn match_sentence(found: &WhoMatch) -> String {
             None => text += "an empty match",
         },
     }
-    let _ = writeln!(text, ".\n  matched by   {}", by.join(", "));
+    page.line(styled(STRONG, text + "."));
+    page.fact(2, "matched by", by.join(", "));
     if let Some(instance) = instance {
-        let _ = writeln!(text, "  instance     {} {}", instance.uuid, state(instance));
+        page.fact(2, "instance", format!("{} {}", instance.uuid, state(instance)));
     }
     if let Some(project) = instance.as_ref().and_then(|instance| instance.project.as_ref()) {
         let name = project.name.as_deref().map(|name| format!(" ({})", plain(name))).unwrap_or_default();
-        let _ = writeln!(text, "  project      {}{name}", plain(&project.id));
+        page.fact(2, "project", plain(&project.id) + &name);
     }
     if let Some(link) = link {
         let controller = found.controller_name.as_deref().map(|name| format!(", on {}", plain(name)));
-        let _ = writeln!(text, "  device       {}{}", link_summary(link), controller.unwrap_or_default());
+        page.fact(2, "device", format!("{}{}", link_summary(link), controller.unwrap_or_default()));
     }
     if let Some(function) = found.found.vif().and_then(|vif| vif.virtual_function.as_ref()) {
-        let _ = writeln!(text, "  VF           {}", function_summary(function));
+        page.fact(2, "VF", function_summary(function));
     }
     for (n, known) in found.found.vif().iter().flat_map(|vif| &vif.addresses).enumerate() {
-        let _ = writeln!(text, "  {:<12} {}", if n == 0 { "addresses" } else { "" }, address(known));
+        page.fact(2, if n == 0 { "addresses" } else { "" }, address(known));
     }
     if let Some(port) = ovs {
-        let _ = writeln!(text, "  OVS port     {}", port_summary(port));
+        page.fact(2, "OVS port", port_summary(port));
         if let Some(error) = &port.error {
-            let _ = writeln!(text, "  OVS error    {}", plain(error));
+            page.fact(2, "OVS error", plain(error));
         }
     }
     if let Some(stale) = &found.stale {
-        let _ = writeln!(text, "  stale        {}", staleness(stale));
+        page.fact(2, "stale", staleness(stale));
     }
-    text
 }

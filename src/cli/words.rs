@@ -2,10 +2,9 @@
 //!
 //! Names are chosen by tenants: whatever a terminal would obey is made harmless by [`plain`].
 
-use std::fmt::Write;
-
 use jiff::Timestamp;
 
+use super::output::{DOUBT, Page, styled};
 use crate::{
     http::host::Sources,
     inventory::{Address, AddressSource, Instance, PassedFunction, Staleness, Vif},
@@ -106,16 +105,16 @@ pub(super) fn port_summary(port: &Port) -> String {
 
 /// What a reader must know about an answer that is not, or not wholly, current. Optional hypervisors that the host
 /// does not offer are no news.
-pub(super) fn doubts(sources: &Sources) -> String {
-    let mut text = String::new();
+pub(super) fn doubts(page: &mut Page, sources: &Sources) {
+    let mut lines = Vec::new();
     let mut doubt = |name: &str, sync: &SyncState| match sync {
         SyncState::Synced { .. } | SyncState::Absent => {}
         SyncState::Pending { reason } => {
             let reason = reason.as_deref().unwrap_or("not tried yet");
-            let _ = writeln!(text, "! {name} has not been read yet: {}", plain(reason));
+            lines.push(format!("! {name} has not been read yet: {}", plain(reason)));
         }
         SyncState::Stale { since, reason } => {
-            let _ = writeln!(text, "! {name} is stale for {}: {}", age(*since), plain(reason));
+            lines.push(format!("! {name} is stale for {}: {}", age(*since), plain(reason)));
         }
     };
     doubt("netlink", &sources.netlink);
@@ -128,7 +127,12 @@ pub(super) fn doubts(sources: &Sources) -> String {
             doubt(&plain(&hypervisor.uri), &hypervisor.sync);
         }
     }
-    if text.is_empty() { text } else { format!("\n{text}") }
+    if !lines.is_empty() {
+        page.gap();
+    }
+    for line in lines {
+        page.line(styled(DOUBT, line));
+    }
 }
 
 pub(super) fn staleness(stale: &Staleness) -> String {
@@ -155,9 +159,34 @@ pub(super) fn largest_units(seconds: u64) -> String {
     }
 }
 
-/// Text without the control characters that a terminal would obey.
+/// Text in which nothing steers the terminal, hides, or changes the order of what stands beside it: that is made visible.
+/// What joins and varies emoji is left out, since terminals disagree about its width.
 pub(super) fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+    let mut before = None;
+    let shown = |c: char| {
+        let after_symbol =
+            before.replace(c).is_some_and(|before: char| !before.is_alphanumeric() && !before.is_control());
+        match c {
+            '\u{200d}' | '\u{fe00}'..='\u{fe0f}' if after_symbol => None,
+            c if is_harmful(c) => Some(char::REPLACEMENT_CHARACTER),
+            c => Some(c),
+        }
+    };
+    text.chars().filter_map(shown).collect()
+}
+
+/// Whether a terminal obeys the character, shows nothing for it, or writes from right to left because of it. The last
+/// is not said of letters, whose direction ends where they do.
+pub(super) fn is_harmful(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            // Soft hyphen, Arabic letter mark, Mongolian vowel separator and its like.
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
+            // Spaces and joiners without width, marks of direction, separators, embeddings, overrides, isolates.
+            | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+            | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}'
+            // Tags and more variations.
+            | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 #[cfg(test)]
@@ -167,6 +196,15 @@ mod tests {
     #[test]
     fn names_cannot_steer_the_terminal() {
         assert_eq!(plain("a\u{1b}[2Jb\r\nc\u{9b}"), "a\u{fffd}[2Jb\u{fffd}\u{fffd}c\u{fffd}");
+        assert_eq!(plain("x\u{202e}gpj.exe\u{2066}"), "x\u{fffd}gpj.exe\u{fffd}");
+    }
+
+    #[test]
+    fn what_hides_in_a_name_is_made_visible_and_letters_and_emoji_stay() {
+        assert_eq!(plain("ad\u{200b}min\u{e0041}\u{200d}"), "ad\u{fffd}min\u{fffd}\u{200d}".replace('\u{200d}', ""));
+        assert_eq!(plain("a\u{200d}b"), "a\u{fffd}b");
+        assert_eq!(plain("数据库 été שרת 🦀"), "数据库 été שרת 🦀");
+        assert_eq!(plain("❤\u{fe0f} 👩\u{200d}🚀"), "❤ 👩🚀");
     }
 
     #[test]

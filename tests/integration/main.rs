@@ -3,6 +3,7 @@
 //! * `daemon` starts the real binary and looks at its flags, signals, files and exit status;
 //! * `connections` is the client that nobody wishes for: slow, many, or not speaking HTTP;
 //! * `libvirt` follows libvirt's own test driver, without root;
+//! * `commands` reads what `vifctl` writes: formats, widths, colours;
 //! * `netlink` follows the kernel in a network namespace of its own;
 //! * `guests` runs guests on a private hypervisor and compares every answer with what libvirt and `ip` say;
 //! * `kinds` does so for each kind of interface, and each record is compared whole;
@@ -24,7 +25,7 @@
 //! * `chaos` does what comes, at random, with faults, on one host and on two that guests migrate between, and compares
 //!   every answer after each step.
 //!
-//! All but the first three and most of `identity` need root and are ignored without it; `make test` runs everything.
+//! All but the first four and most of `identity` need root and are ignored without it; `make test` runs everything.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
@@ -32,6 +33,7 @@ mod addresses;
 mod chaos;
 mod clients;
 mod clock;
+mod commands;
 mod connections;
 mod daemon;
 mod definitions;
