@@ -186,6 +186,29 @@ pub struct Counters {
     pub tx_dropped: u64,
 }
 
+impl Counters {
+    /// The counters of a link of this kind as the guest sees them that it carries.
+    ///
+    /// A tap and the host's end of a veth pair receive what the guest sends. A macvtap stands for the guest on its lower
+    /// device: it receives what the guest receives.
+    #[must_use]
+    pub fn in_guests_view(self, kind: &LinkKind) -> Self {
+        if matches!(kind, LinkKind::Macvtap | LinkKind::Macvlan) {
+            return self;
+        }
+        Self {
+            rx_packets: self.tx_packets,
+            tx_packets: self.rx_packets,
+            rx_bytes: self.tx_bytes,
+            tx_bytes: self.rx_bytes,
+            rx_errors: self.tx_errors,
+            tx_errors: self.rx_errors,
+            rx_dropped: self.tx_dropped,
+            tx_dropped: self.rx_dropped,
+        }
+    }
+}
+
 /// The links of one network namespace.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Links(HashMap<u32, Arc<Link>>);

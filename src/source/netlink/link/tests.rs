@@ -280,6 +280,24 @@ impl Kernel {
     }
 }
 
+#[test]
+fn what_a_tap_sends_its_guest_receives_and_a_macvtap_receives_what_its_guest_does() {
+    let counters = Counters {
+        rx_packets: 1,
+        tx_packets: 2,
+        rx_bytes: 3,
+        tx_bytes: 4,
+        rx_errors: 5,
+        tx_errors: 6,
+        rx_dropped: 7,
+        tx_dropped: 8,
+    };
+    let tap = counters.in_guests_view(&LinkKind::Tap { multi_queue: false, persistent: false });
+    assert_eq!((tap.rx_packets, tap.rx_bytes, tap.rx_errors, tap.rx_dropped), (2, 4, 6, 8));
+    assert_eq!(tap.in_guests_view(&LinkKind::Veth), counters);
+    assert_eq!(counters.in_guests_view(&LinkKind::Macvtap), counters);
+}
+
 proptest! {
     /// The order of a session: subscribe, take a dump some time later, then replay everything since the subscription.
     #[test]
