@@ -13,10 +13,12 @@ use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
 
 pub use self::{
+    metrics::MetricsConfig,
     tcp::{KeystoneConfig, KeystoneUrl, ProxyName, TcpConfig, TlsConfig, TlsVersion},
     template::NameTemplate,
 };
 
+mod metrics;
 mod tcp;
 mod template;
 
@@ -47,6 +49,8 @@ pub struct Config {
     pub tcp: Option<TcpConfig>,
     /// Connections and requests.
     pub http: HttpConfig,
+    /// Metrics.
+    pub metrics: MetricsConfig,
     /// The hypervisors.
     pub libvirt: LibvirtConfig,
     /// The kernel's links.
@@ -158,6 +162,7 @@ impl Default for Config {
             log: LogFilter("info".to_owned()),
             tcp: None,
             http: HttpConfig::default(),
+            metrics: MetricsConfig::default(),
             libvirt: LibvirtConfig::default(),
             netlink: NetlinkConfig::default(),
             ovsdb: OvsdbConfig::default(),
@@ -424,6 +429,7 @@ mod tests {
             assert!(config.libvirt.uris.take().is_none_or(|uris| uris.len() == 2));
             // No default, but an example that means something.
             assert!(config.tcp.take().is_none_or(|tcp| tcp.tls.is_some() && tcp.keystone.is_some()));
+            config.metrics.listen = None;
             config.socket_group = None;
             format!("{config:?}")
         };

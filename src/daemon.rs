@@ -9,15 +9,16 @@
 //! | `libvirt` (per hypervisor) | libvirt's events, doubtful instances, those asked for | `Snapshot<Domains>` |
 //! | `inventory` | all snapshots | `Arc<Inventory>`, doubtful instances |
 //! | `cache` | domains, ports | the file for the next start |
+//! | `births` | the inventory | since when each link exists |
 //! | `counters` | questions from `http` | counters from the kernel |
-//! | `http` (Unix socket, TCP or TLS) | requests | answers from the inventory |
+//! | `http` (Unix socket, TCP or TLS), `metrics` | requests | answers from the inventory |
 //! | `reload` | SIGHUP, changed files | TLS certificates |
 //! | `systemd` | the inventory | `READY=1`, `STATUS=` |
 //!
 //! No task ends before the shutdown; one that does is a bug, and stops the daemon so that systemd starts a fresh one.
 //! The shutdown of a [`private`] daemon begins when its client leaves.
 
-use std::{convert::Infallible, fs, path::Path, sync::Arc, time::Duration};
+use std::{collections::HashSet, convert::Infallible, fs, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, anyhow};
 use sd_notify::NotifyState;
@@ -37,14 +38,20 @@ use crate::{
     http::{
         self, App,
         auth::Authenticator,
+        metrics::{Metrics, Scrapes},
         requests::Front,
         serve::{TlsListener, serve, serve_one},
         tls::{self, Reload, Tls},
     },
-    inventory::{self, HypervisorSource, Inventory, Sources},
+    inventory::{
+        self, HypervisorSource, Inventory, Sources,
+        births::{self, Births},
+    },
+    meters::Meters,
     source::{
         Snapshot, SyncState, chain, leases,
         libvirt::{self, doubts::Doubts, reread::Rereads},
+        moment::Moment,
         netlink::{self, CounterReader},
         now, ovsdb,
     },
@@ -70,7 +77,13 @@ pub struct Daemon {
 #[expect(clippy::large_enum_variant, reason = "a process has one")]
 enum Door {
     /// Whoever may connect.
-    Open { unix: UnixListener, tcp: Option<TcpListener>, tls: Option<Tls>, reload: Reload },
+    Open {
+        unix: UnixListener,
+        tcp: Option<TcpListener>,
+        scrapers: Option<TcpListener>,
+        tls: Option<Tls>,
+        reload: Reload,
+    },
     /// One client, which is there already, until it has left.
     Private { client: UnixStream, left: CancellationToken },
 }
@@ -84,13 +97,8 @@ impl Daemon {
         let tcp_config = config.tcp.as_ref();
         let tls = tcp_config.and_then(|tcp| Some((tcp.tls.as_ref()?, &*tcp.proxies)));
         let (tls, reload) = tls::open(tls, config.http.request_timeout)?;
-        let tcp = match tcp_config.map(|tcp| tcp.listen) {
-            Some(address) => {
-                let bound = TcpListener::bind(address).await;
-                Some(bound.with_context(|| format!("could not listen on {address}"))?)
-            }
-            None => None,
-        };
+        let tcp = bind_tcp(tcp_config.map(|tcp| tcp.listen)).await?;
+        let scrapers = bind_tcp(config.metrics.listen).await?;
         let path = &config.socket;
         let (unix, admins) = http::bind_unix(path, config.socket_mode.bits(), config.socket_group.map(Group::id))
             .await
@@ -101,7 +109,10 @@ impl Daemon {
             let anyone = config.anyone_on_loopback_is_admin;
             info!(listen = %tcp.local_addr()?, tls = tls.is_some(), anyone, "serving HTTP over TCP");
         }
-        Ok(Self { config, door: Door::Open { unix, tcp, tls, reload }, auth })
+        if let Some(scrapers) = &scrapers {
+            info!(listen = %scrapers.local_addr()?, "serving metrics to whoever can connect");
+        }
+        Ok(Self { config, door: Door::Open { unix, tcp, scrapers, tls, reload }, auth })
     }
 
     /// Serves until `shutdown` completes.
@@ -141,28 +152,30 @@ impl Daemon {
         let Self { config, door, auth } = self;
         let patience = Patience::with(&door);
         let mut tasks = JoinSet::new();
+        let hypervisors = hypervisors_of(&config.libvirt);
+        let meters = Arc::new(Meters::new(hypervisors.iter().map(|(uri, _)| Arc::clone(uri))));
 
         let (links_tx, links) = watch::channel(Snapshot::default());
-        let follow = netlink::run(config.netlink.clone(), links_tx.clone());
+        let follow = netlink::run(config.netlink.clone(), links_tx.clone(), Arc::clone(&meters.links));
         tasks.spawn(named("links", until(stop, patience.limit(links_tx, follow))));
         let (neighbours_tx, neighbours) = watch::channel(Snapshot::default());
-        let follow = netlink::run(config.netlink, neighbours_tx.clone());
+        let follow = netlink::run(config.netlink, neighbours_tx.clone(), Arc::clone(&meters.neighbours));
         tasks.spawn(named("neighbours", until(stop, patience.limit(neighbours_tx, follow))));
 
         let mut records = load_cache(&config.cache);
         let (ports_tx, ports) = watch::channel(records.ports.take().map(Snapshot::from).unwrap_or_default());
-        let follow = ovsdb::run(config.ovsdb, ports_tx.clone());
+        let follow = ovsdb::run(config.ovsdb, ports_tx.clone(), Arc::clone(&meters.ovsdb));
         tasks.spawn(named("ovsdb", until(stop, patience.limit(ports_tx, follow))));
 
         let (leases_tx, leases) = watch::channel(Snapshot::default());
-        let follow = leases::run(config.leases, leases_tx.clone());
+        let follow = leases::run(config.leases, leases_tx.clone(), Arc::clone(&meters.leases));
         tasks.spawn(named("leases", until(stop, patience.limit(leases_tx, follow))));
 
         let (doubts_tx, doubts) = watch::channel(Doubts::default());
         let (rereads, asked, gather_rereads) = Rereads::new();
         tasks.spawn(named("rereads", until(stop, gather_rereads)));
-        let mut hypervisors = Vec::new();
-        for (uri, optional) in hypervisors_of(&config.libvirt) {
+        let mut followed = Vec::new();
+        for ((uri, optional), (_, meters)) in hypervisors.into_iter().zip(&meters.hypervisors) {
             let begin = records.hypervisors.remove(&uri).map(Snapshot::from).unwrap_or_default();
             let (domains_tx, domains) = watch::channel(begin);
             let source = libvirt::Source {
@@ -171,44 +184,63 @@ impl Daemon {
                 tx: domains_tx.clone(),
                 doubts: doubts.clone(),
                 rereads: asked.clone(),
+                meters: Arc::clone(meters),
             };
             tasks.spawn(named("libvirt", patience.limit(domains_tx, libvirt::run(source, stop.clone()))));
-            hypervisors.push(HypervisorSource { uri, optional, domains });
+            followed.push(HypervisorSource { uri, optional, domains });
         }
 
         if !config.cache.as_os_str().is_empty() {
-            let domains = hypervisors.iter().map(|h| (Arc::clone(&h.uri), h.domains.clone())).collect();
+            let domains = followed.iter().map(|h| (Arc::clone(&h.uri), h.domains.clone())).collect();
             tasks.spawn(named("cache", cache::run(config.cache, domains, ports.clone(), stop.clone())));
         }
 
         // The first request finds what is known from the run before, not an inventory that nobody has joined yet.
-        let mut sources = Sources { links, neighbours, ports, leases, hypervisors };
+        let mut sources = Sources { links, neighbours, ports, leases, hypervisors: followed };
         let begin = inventory::join(&sources.view(), &config.instance_name_template, &Inventory::default());
         let (inventory_tx, inventory) = watch::channel(Arc::new(begin));
-        let join = inventory::run(sources, config.instance_name_template, inventory_tx, doubts_tx);
+        let join =
+            inventory::run(sources, config.instance_name_template, inventory_tx, doubts_tx, Arc::clone(&meters.joins));
         tasks.spawn(named("inventory", until(stop, join)));
 
         let (counters, serve_counters) = CounterReader::new();
         tasks.spawn(named("counters", until(stop, serve_counters)));
 
+        let (births_tx, births) = watch::channel(Births::default());
+        tasks.spawn(named("births", until(stop, births::run(inventory.clone(), births_tx))));
+        let metrics = Metrics {
+            meters: Arc::clone(&meters),
+            births,
+            boot: Moment::boot(),
+            start: Moment::now(),
+            most: config.metrics.max_interfaces,
+        };
+
         let epoch = now().as_millisecond();
-        let app = App { inventory: inventory.clone(), counters, rereads, epoch, auth };
-        let front = Front::new(app, &config.http);
+        let app = App { inventory: inventory.clone(), counters, rereads, epoch, auth, metrics };
+        let front = Front::new(app.clone(), &config.http);
         match door {
-            Door::Open { unix, tcp, tls, reload } => {
+            Door::Open { unix, tcp, scrapers, tls, reload } => {
+                if let Some(scrapers) = scrapers {
+                    let scrapes = Scrapes::new(app, config.http.request_timeout);
+                    let serve = serve(scrapers, config.http, scrapes, meters.listener("metrics"), stop.clone());
+                    tasks.spawn(named("http for scrapers", serve));
+                }
                 match (tcp, tls) {
                     (Some(tcp), Some(tls)) => {
                         let listener = TlsListener { tcp, tls };
-                        let serve = serve(listener, config.http, Arc::clone(&front), stop.clone());
+                        let serve =
+                            serve(listener, config.http, Arc::clone(&front), meters.listener("tcp"), stop.clone());
                         tasks.spawn(named("http over TLS", serve));
                     }
                     (Some(tcp), None) => {
-                        let serve = serve(tcp, config.http, Arc::clone(&front), stop.clone());
+                        let serve = serve(tcp, config.http, Arc::clone(&front), meters.listener("tcp"), stop.clone());
                         tasks.spawn(named("http over TCP", serve));
                     }
                     (None, _) => {}
                 }
-                tasks.spawn(named("http over the socket", serve(unix, config.http, front, stop.clone())));
+                let serve = serve(unix, config.http, front, meters.listener("unix"), stop.clone());
+                tasks.spawn(named("http over the socket", serve));
                 tasks.spawn(named("reload", until(stop, reload.run())));
             }
             Door::Private { client, left } => {
@@ -229,6 +261,12 @@ impl Daemon {
     }
 }
 
+async fn bind_tcp(address: Option<SocketAddr>) -> anyhow::Result<Option<TcpListener>> {
+    let Some(address) = address else { return Ok(None) };
+    let bound = TcpListener::bind(address).await;
+    bound.map(Some).with_context(|| format!("could not listen on {address}"))
+}
+
 /// What the run before knew, for the first answers of this one.
 fn load_cache(path: &Path) -> Records {
     if path.as_os_str().is_empty() {
@@ -247,7 +285,11 @@ fn load_cache(path: &Path) -> Records {
 /// The configured hypervisors, else the usual ones, which are optional.
 fn hypervisors_of(config: &LibvirtConfig) -> Vec<(Arc<str>, bool)> {
     match &config.uris {
-        Some(uris) => uris.iter().map(|uri| (Arc::from(uri.as_str()), false)).collect(),
+        // One that is named twice is one.
+        Some(uris) => {
+            let mut named = HashSet::new();
+            uris.iter().filter(|uri| named.insert(*uri)).map(|uri| (Arc::from(uri.as_str()), false)).collect()
+        }
         None => USUAL_HYPERVISORS.map(|uri| (Arc::from(uri), true)).into(),
     }
 }
@@ -334,7 +376,7 @@ mod tests {
     fn hypervisors_that_the_configuration_names_are_not_optional() {
         let mut config = LibvirtConfig::default();
         assert_eq!(hypervisors_of(&config), [("qemu:///system".into(), true), ("lxc:///system".into(), true)]);
-        config.uris = Some(vec!["test:///default".into()]);
+        config.uris = Some(vec!["test:///default".into(); 2]);
         assert_eq!(hypervisors_of(&config), [("test:///default".into(), false)]);
     }
 }

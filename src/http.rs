@@ -27,6 +27,7 @@ use tokio::{
 use self::{
     auth::{Authenticator, peer::Admins},
     compute::{fault::Fault, format::Format},
+    metrics::Metrics,
     openapi::{Operation, Routes},
 };
 use crate::{
@@ -38,6 +39,7 @@ pub mod auth;
 pub mod compute;
 pub mod host;
 pub mod limits;
+pub mod metrics;
 mod openapi;
 pub mod requests;
 pub mod serve;
@@ -56,6 +58,8 @@ pub struct App {
     pub epoch: i64,
     /// Who asks.
     pub auth: Arc<Authenticator>,
+    /// What scrapes need.
+    pub metrics: Metrics,
 }
 
 impl App {
@@ -72,8 +76,9 @@ pub fn router(app: App) -> Router {
 fn routes() -> Routes {
     let live_says = "The process serves requests.";
     let ready_says = "Whether every source has been read at least once; if not, with 503.";
+    let metrics_says = "In OpenMetrics, or in Prometheus' text format.";
     Routes::at("")
-        .get("/live", live, Operation::text("live", "Whether the daemon lives", live_says).open())
+        .get("/live", live, Operation::text("live", "Whether the daemon lives", live_says, &["text/plain"]).open())
         .get(
             "/ready",
             ready,
@@ -83,6 +88,11 @@ fn routes() -> Routes {
             "/openapi.json",
             openapi::show,
             Operation::new::<Value>("openapi", "This document", 200, "An OpenAPI document.").open(),
+        )
+        .get(
+            "/metrics",
+            metrics::show,
+            Operation::text("metrics", "Metrics", metrics_says, &["text/plain", "application/openmetrics-text"]),
         )
         .map(|router| router.method_not_allowed_fallback(compute::bad_method))
         .nest("/host/v1", host::routes())

@@ -20,6 +20,7 @@ use self::{index::Index, join::Origin};
 use crate::{
     config::NameTemplate,
     mac::MacAddr,
+    meters::Histogram,
     pci::PciAddress,
     source::{
         Snapshot, SyncState,
@@ -40,6 +41,7 @@ use crate::{
 };
 
 mod address;
+pub mod births;
 pub mod changes;
 mod doubt;
 mod find;
@@ -505,6 +507,7 @@ pub async fn run(
     template: NameTemplate,
     tx: watch::Sender<Arc<Inventory>>,
     doubts: watch::Sender<Doubts>,
+    durations: Arc<Histogram<7>>,
 ) -> Infallible {
     // Where there is an Open vSwitch, it knows the ids best: let them not change right after the start.
     let decided = sources.ports.wait_for(|snapshot| snapshot.sync.is_decided());
@@ -515,6 +518,7 @@ pub async fn run(
         let started = Instant::now();
         let previous = Arc::clone(&tx.borrow());
         let inventory = Arc::new(join(&sources.view(), &template, &previous));
+        durations.record(started.elapsed());
         debug!(generation = inventory.generation, instances = inventory.instances.len(), "joined");
         tx.send_replace(Arc::clone(&inventory));
         // Whoever waits for an answer comes first.

@@ -49,8 +49,10 @@
 //! | [`http::auth`] | who asks: by the socket, a proxy's word, Keystone; and what they may see |
 //! | [`http::tls`] | TLS, and certificates that change |
 //! | [`http::serve`] | connections: how many, how slow, and their end |
+//! | [`http::metrics`] | what Prometheus is told |
 //! | [`http::requests`], [`http::limits`] | what happens to every request before and after its handler; rate limits |
 //! | [`cli`] | `vifctl` |
+//! | [`meters`] | what vifd counts of its own doings, for `/metrics` |
 //! | [`config`], [`telemetry`], [`mac`], [`pci`] | leaves |
 //!
 //! # Words
@@ -65,7 +67,7 @@
 //! # Rules
 //!
 //! * Nothing on the request path calls libvirt, the kernel or another daemon. Two exceptions: the explicit question for
-//!   counters, which goes through a task of its own, and a token that is not known yet, which Keystone must see.
+//!   counters, of a scrape too, which goes through a task of its own, and a token that is not known yet, which Keystone must see.
 //! * libvirt is opened read-only, and only calls that wait for no job are made; [`source::libvirt`] lists them.
 //! * Input is data until it is parsed, and no input makes vifd panic. One bad domain or link costs a warning.
 
@@ -76,6 +78,7 @@ pub mod daemon;
 pub mod http;
 pub mod inventory;
 pub mod mac;
+pub mod meters;
 pub mod pci;
 pub mod source;
 pub mod telemetry;

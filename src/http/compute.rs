@@ -67,7 +67,7 @@ pub(super) fn routes() -> Routes {
 }
 
 /// First segments of paths that are no part of the Compute API.
-const OWN_ROOTS: [&str; 4] = ["host", "live", "openapi.json", "ready"];
+const OWN_ROOTS: [&str; 5] = ["host", "live", "metrics", "openapi.json", "ready"];
 
 /// Takes what says the same as a header off the path, and puts on it what only a header says, before the request is
 /// routed: a `.json` or `.xml` is remembered as the format, and a path without a version gets that of a media type.

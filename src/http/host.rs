@@ -547,7 +547,7 @@ impl DeviceRecord {
 
 /// The kernel does not know the bridges of Open vSwitch: a port's controller is none (datapath in user space) or the
 /// datapath as a whole (`ovs-system`).
-fn controller_name(inventory: &Inventory, link: &Link) -> Option<Arc<str>> {
+pub(super) fn controller_name(inventory: &Inventory, link: &Link) -> Option<Arc<str>> {
     let bridge = inventory.ports().of_link(link).and_then(|port| port.bridge.as_ref());
     if let Some(bridge) = bridge.filter(|bridge| **bridge != link.name) {
         return Some(Arc::clone(bridge));

@@ -134,7 +134,8 @@ pub(super) struct Operation {
 /// What an answer's body is.
 enum Content {
     None,
-    Text,
+    /// Of these media types.
+    Text(&'static [&'static str]),
     Json(MakeSchema),
 }
 
@@ -160,9 +161,14 @@ impl Operation {
         }
     }
 
-    /// One that answers with text.
-    pub(super) fn text(name: &'static str, summary: &'static str, answer: &'static str) -> Self {
-        Self { content: Content::Text, ..Self::new::<()>(name, summary, 200, answer) }
+    /// One that answers with text, of one of these media types.
+    pub(super) fn text(
+        name: &'static str,
+        summary: &'static str,
+        answer: &'static str,
+        types: &'static [&'static str],
+    ) -> Self {
+        Self { content: Content::Text(types), ..Self::new::<()>(name, summary, 200, answer) }
     }
 
     /// A documented call that no host can serve.
@@ -286,7 +292,10 @@ impl Operation {
         }
         let content = match &self.content {
             Content::None => return Value::Object(responses),
-            Content::Text => json!({ "text/plain": { "schema": { "type": "string" } } }),
+            Content::Text(types) => {
+                let text = json!({ "schema": { "type": "string" } });
+                types.iter().map(|name| ((*name).to_owned(), text.clone())).collect::<Map<_, _>>().into()
+            }
             Content::Json(schema) => api.answer_media_types(&Value::from(schema(generator))),
         };
         let headers = api.answer_headers(self.needs_identity);

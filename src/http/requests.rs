@@ -28,7 +28,10 @@ use super::{
     limits::{OverLimit, RateLimits},
     serve::{Answer, Peer},
 };
-use crate::config::HttpConfig;
+use crate::{
+    config::HttpConfig,
+    meters::{Api, Counter, Meters},
+};
 
 /// The longest path with query that is looked at, in bytes. The longest that means something has some 200.
 const MAX_URI: usize = 8 << 10;
@@ -39,6 +42,7 @@ pub struct Front {
     router: Router,
     auth: Arc<Authenticator>,
     limits: RateLimits,
+    meters: Arc<Meters>,
     request_timeout: Duration,
 }
 
@@ -47,8 +51,8 @@ impl Front {
     #[must_use]
     pub fn new(app: App, config: &HttpConfig) -> Arc<Self> {
         let limits = RateLimits::new(config.requests_per_project, config.requests_per_peer);
-        let auth = Arc::clone(&app.auth);
-        Arc::new(Self { router: super::router(app), auth, limits, request_timeout: config.request_timeout })
+        let (auth, meters) = (Arc::clone(&app.auth), Arc::clone(&app.metrics.meters));
+        Arc::new(Self { router: super::router(app), auth, limits, meters, request_timeout: config.request_timeout })
     }
 
     fn fault(&self, refusal: Refusal) -> Fault {
@@ -65,16 +69,22 @@ impl Front {
         if request.uri().path_and_query().is_some_and(|path| path.as_str().len() > MAX_URI) {
             return Err(Fault::uri_too_long());
         }
-        let over_limit = |over: OverLimit| Fault::over_rate_limit(over.wait);
-        let mut allowance = self.limits.admit_peer(peer).map_err(over_limit)?;
+        let over = |limited: &Counter, over: OverLimit| {
+            limited.count();
+            Fault::over_rate_limit(over.wait)
+        };
+        let meters = &self.meters.requests;
+        let mut allowance = self.limits.admit_peer(peer).map_err(|limit| over(&meters.limited_by_peer, limit))?;
         self.auth.identify(peer, &mut request).await.map_err(|refusal| self.fault(refusal))?;
         if let Some(identity) = request.extensions().get::<Identity>() {
-            if Language::of_request(&request) == Language::Host && !identity.admin {
+            let administrative = Language::of_request(&request) == Language::Host || request.uri().path() == "/metrics";
+            if administrative && !identity.admin {
                 return Err(Fault::forbidden("This is for the administrators of this host."));
             }
             if let Some(project) = &identity.project {
                 Span::current().record("project", &**project);
-                allowance = self.limits.admit_project(project).map_err(over_limit)?.or(allowance);
+                let admitted = self.limits.admit_project(project);
+                allowance = admitted.map_err(|limit| over(&meters.limited_by_project, limit))?.or(allowance);
             }
         }
         if let Some(allowance) = allowance {
@@ -92,6 +102,7 @@ impl Answer for Front {
         let span = ids.span(&peer);
         let mut request = compute::normalize(request.map(Body::new));
         let language = Language::of_request(&request);
+        let api = Api::of_path(request.uri().path());
         if matches!(peer, Peer::Tcp { tls: true, .. }) {
             // As a proxy that ends TLS says it, so that links in answers lead back here.
             request.headers_mut().entry(FORWARDED_PROTO).or_insert(HeaderValue::from_static("https"));
@@ -103,13 +114,16 @@ impl Answer for Front {
             Ok(Ok(Ok(response))) => response,
             Ok(Ok(Err(fault))) => language.refuse(fault),
             Ok(Err(_panic)) => span.in_scope(|| {
+                self.meters.requests.panics.count();
                 error!(%method, uri = %Shown(&uri), "a request made a handler panic; this is a bug");
                 language.refuse(Fault::internal())
             }),
             Err(_) => language.refuse(Fault::too_slow()),
         };
         ids.tell(response.headers_mut());
-        span.in_scope(|| log(&method, &uri, &response, began.elapsed()));
+        let duration = began.elapsed();
+        self.meters.requests.answered(api, response.status().as_u16(), duration);
+        span.in_scope(|| log(&method, &uri, &response, duration));
         response
     }
 

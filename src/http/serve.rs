@@ -24,7 +24,7 @@ use tracing::{Instrument, debug, warn};
 
 use self::wire::{Phase, Wire};
 use super::{auth::peer::Credentials, tls::Tls};
-use crate::{config::HttpConfig, source::chain};
+use crate::{config::HttpConfig, meters::ConnectionMeters, source::chain};
 
 mod wire;
 
@@ -140,7 +140,13 @@ pub trait Answer: Send + Sync + 'static {
 }
 
 /// Serves a listener until `stop`, then until the requests under way are answered.
-pub async fn serve<L: Listener, A: Answer>(mut listener: L, config: HttpConfig, app: Arc<A>, stop: CancellationToken) {
+pub async fn serve<L: Listener, A: Answer>(
+    mut listener: L,
+    config: HttpConfig,
+    app: Arc<A>,
+    meters: Arc<ConnectionMeters>,
+    stop: CancellationToken,
+) {
     let places = Arc::new(Semaphore::new(config.connections.get()));
     let refusals = Arc::new(Semaphore::new(REFUSALS));
     let connections = TaskTracker::new();
@@ -159,10 +165,18 @@ pub async fn serve<L: Listener, A: Answer>(mut listener: L, config: HttpConfig, 
         };
         let place = Arc::clone(&places).try_acquire_owned();
         let full = place.is_err();
-        let Ok(place) = place.or_else(|_| Arc::clone(&refusals).try_acquire_owned()) else { continue };
+        let Ok(place) = place.or_else(|_| Arc::clone(&refusals).try_acquire_owned()) else {
+            meters.dropped.count();
+            continue;
+        };
+        meters.accepted.count();
+        if full {
+            meters.refused.count();
+        }
+        let open = Open(Arc::clone(&meters));
         let (app, stop) = (Arc::clone(&app), stop.clone());
         let connection = async move {
-            let _place = place;
+            let (_place, _open) = (place, open);
             match stop.run_until_cancelled(L::open(accepted)).await {
                 Some(Ok((stream, peer))) => converse(stream, peer, full, config, app, stop).await,
                 Some(Err(error)) => debug!(error = chain(&error), "a connection failed before its first request"),
@@ -181,6 +195,15 @@ pub async fn serve_one<A: Answer>(stream: UnixStream, config: HttpConfig, app: A
     match UnixListener::open(stream).await {
         Ok((stream, peer)) => converse(stream, peer, false, config, app, stop).await,
         Err(error) => warn!(error = chain(&error), "could not tell who the client is"),
+    }
+}
+
+/// A connection that is open, until this is dropped.
+struct Open(Arc<ConnectionMeters>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.closed.count();
     }
 }
 

@@ -35,7 +35,7 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{Backoff, Snapshot, SyncState, chain, publish};
-use crate::{config::LeasesConfig, mac::MacAddr};
+use crate::{config::LeasesConfig, mac::MacAddr, meters::SourceMeters};
 
 /// An address that a DHCP server has given to a guest.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -128,17 +128,20 @@ impl SessionError {
 }
 
 /// Follows the leases for ever.
-pub async fn run(config: LeasesConfig, tx: watch::Sender<Snapshot<Leases>>) -> Infallible {
+pub async fn run(config: LeasesConfig, tx: watch::Sender<Snapshot<Leases>>, meters: Arc<SourceMeters>) -> Infallible {
     let mut backoff = Backoff::default();
     loop {
         let started = Instant::now();
-        let Err(error) = session(&config, &tx).await;
+        let Err(error) = session(&config, &tx, &meters).await;
         let reason = chain(&error);
         if started.elapsed() > HEALTHY {
             backoff.reset();
         }
         let known = matches!(tx.borrow().sync, SyncState::Synced { .. } | SyncState::Stale { .. });
         let absent = error.is_absence() && !known;
+        if !absent {
+            meters.failures.count();
+        }
         let news = tx.send_if_modified(|snapshot| {
             let before = snapshot.sync.clone();
             if absent {
@@ -158,13 +161,19 @@ pub async fn run(config: LeasesConfig, tx: watch::Sender<Snapshot<Leases>>) -> I
 }
 
 /// Watches, reads, follows. Dropping the future is safe: it publishes whole snapshots.
-async fn session(config: &LeasesConfig, tx: &watch::Sender<Snapshot<Leases>>) -> Result<Infallible, SessionError> {
+async fn session(
+    config: &LeasesConfig,
+    tx: &watch::Sender<Snapshot<Leases>>,
+    meters: &SourceMeters,
+) -> Result<Infallible, SessionError> {
     let changes = Changes::of(&config.directory)?;
     loop {
         let directory = config.directory.clone();
         let leases =
             spawn_blocking(move || read(&directory, Timestamp::now())).await.expect("reading does not panic")?;
+        meters.listings.count();
         if !tx.borrow().sync.is_synced() {
+            meters.syncs.count();
             info!(leases = leases.0.len(), "read all DHCP leases");
         }
         let expiry = leases.iter().filter_map(|lease| lease.expires).min();
@@ -172,7 +181,10 @@ async fn session(config: &LeasesConfig, tx: &watch::Sender<Snapshot<Leases>>) ->
         // Renewals of many guests cost a few readings a second.
         sleep(PAUSE).await;
         tokio::select! {
-            changed = changes.next() => changed?,
+            changed = changes.next() => {
+                changed?;
+                meters.events.count();
+            }
             () = sleep(until(expiry).min(config.resync_interval)) => {}
         }
     }

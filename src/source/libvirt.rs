@@ -37,7 +37,7 @@ use self::{
     worker::{Job, ReadError, Reading, Report, Worker},
 };
 use super::{Backoff, Snapshot, chain, moment::Moment};
-use crate::config::LibvirtConfig;
+use crate::{config::LibvirtConfig, meters::SourceMeters};
 
 pub mod domain;
 pub mod doubts;
@@ -132,6 +132,8 @@ pub struct Source {
     pub doubts: watch::Receiver<Doubts>,
     /// Instances, of any hypervisor, that somebody asks to be read again.
     pub rereads: watch::Receiver<reread::Asked>,
+    /// What happens to it.
+    pub meters: Arc<SourceMeters>,
 }
 
 /// Follows one hypervisor until `shutdown`.
@@ -144,6 +146,10 @@ pub async fn run(mut source: Source, shutdown: CancellationToken) {
             Err(error) = session(&mut source, &workers) => error,
             () = shutdown.cancelled() => break,
         };
+        source.meters.failures.count();
+        if matches!(error, SessionError::Hung { .. }) {
+            source.meters.abandoned_calls.count();
+        }
         let reason = chain(&error);
         if started.elapsed() > HEALTHY {
             backoff.reset();
@@ -184,6 +190,7 @@ async fn session(source: &mut Source, workers: &Arc<Semaphore>) -> Result<Infall
         config: &source.config,
         tx: &source.tx,
         workers,
+        meters: &source.meters,
         worker,
         left_behind: Vec::new(),
         reports,
@@ -238,6 +245,7 @@ struct Session<'a> {
     config: &'a LibvirtConfig,
     tx: &'a watch::Sender<Snapshot<Domains>>,
     workers: &'a Arc<Semaphore>,
+    meters: &'a SourceMeters,
     worker: Worker,
     /// The workers that hang, and the first of all, which keeps the connection that events come over.
     left_behind: Vec<Worker>,
@@ -275,6 +283,7 @@ impl Session<'_> {
             tokio::select! {
                 biased;
                 Some(wake) = wakes.recv() => {
+                    self.meters.events.count();
                     match wake {
                         Wake::Domain(uuid) => self.read_soon(uuid, Changed::Anything),
                         Wake::Description(uuid) => self.read_soon(uuid, Changed::Description),
@@ -414,6 +423,7 @@ impl Session<'_> {
             Report::Opened => self.asked = Asked::Nothing,
             Report::Listed(listed) if worker == self.worker.id => {
                 if matches!(self.asked, Asked::List(Listing::Everything)) {
+                    self.meters.listings.count();
                     self.domains.known.retain(|uuid, _| listed.contains_key(uuid));
                     self.domains.unreadable.retain(|uuid, _| listed.contains_key(uuid));
                     self.queue.extend(listed.into_keys());
@@ -466,6 +476,7 @@ impl Session<'_> {
 
     /// Goes on without a worker that hangs: in the list, or in the first of the domains that it was asked for.
     fn leave_worker_behind(&mut self, mut rest: VecDeque<Uuid>) -> Result<(), SessionError> {
+        self.meters.abandoned_calls.count();
         let permit = Arc::clone(self.workers).try_acquire_owned().map_err(|_| SessionError::NoWorkers)?;
         let (uri, reports) = (Arc::clone(self.uri), self.reports.clone());
         let next = Worker::open(self.worker.id + 1, uri, self.config, None, reports, permit)?;
@@ -490,6 +501,7 @@ impl Session<'_> {
         }
         self.tx.send_if_modified(|snapshot| snapshot.update(self.domains.clone()));
         if first {
+            self.meters.syncs.count();
             info!(uri = &**self.uri, domains = self.domains.known.len(), "read all domains");
         }
     }

@@ -33,6 +33,13 @@ impl Moment {
         Self { up, wall: now() }
     }
 
+    /// When the host was started.
+    #[must_use]
+    pub fn boot() -> Self {
+        let now = Self::now();
+        Self { up: SignedDuration::ZERO, wall: now.wall.checked_sub(now.up).unwrap_or(now.wall) }
+    }
+
     /// How long ago it was.
     #[must_use]
     pub fn age(self) -> Duration {

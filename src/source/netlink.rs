@@ -12,6 +12,7 @@ use std::{
     convert::Infallible,
     io,
     path::Path,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -34,7 +35,7 @@ use self::{
     socket::{Socket, ask, dump},
 };
 use super::{Backoff, Snapshot, chain, publish};
-use crate::{config::NetlinkConfig, pci::PciAddress};
+use crate::{config::NetlinkConfig, meters::SourceMeters, pci::PciAddress};
 
 pub mod function;
 pub mod link;
@@ -98,11 +99,19 @@ pub enum SessionError {
 }
 
 /// Follows a table of this process's network namespace for ever.
-pub async fn run<T: Table>(config: NetlinkConfig, tx: watch::Sender<Snapshot<T>>) -> Infallible {
+pub async fn run<T: Table>(
+    config: NetlinkConfig,
+    tx: watch::Sender<Snapshot<T>>,
+    meters: Arc<SourceMeters>,
+) -> Infallible {
     let mut backoff = Backoff::default();
     loop {
         let started = Instant::now();
-        let Err(error) = session(&config, &tx).await;
+        let Err(error) = session(&config, &tx, &meters).await;
+        meters.failures.count();
+        if matches!(error, SessionError::Overrun) {
+            meters.overruns.count();
+        }
         let reason = chain(&error);
         tx.send_modify(|snapshot| snapshot.mark_stale(&reason));
         if started.elapsed() > HEALTHY {
@@ -118,15 +127,18 @@ pub async fn run<T: Table>(config: NetlinkConfig, tx: watch::Sender<Snapshot<T>>
 async fn session<T: Table>(
     config: &NetlinkConfig,
     tx: &watch::Sender<Snapshot<T>>,
+    meters: &SourceMeters,
 ) -> Result<Infallible, SessionError> {
     let events = Socket::subscribe(T::GROUP, config.receive_buffer)?;
     loop {
         let mut table = list::<T>().await?;
         // Whatever queued up during the listing describes each entry completely, so replaying it ends in the truth;
         // publishing before the queue is empty would show the past again.
-        while !take_in(&events, &mut table)?.emptied {}
+        while !take_in(&events, &mut table, meters)?.emptied {}
         table.ask_for_more().await?;
+        meters.listings.count();
         if !tx.borrow().sync.is_synced() {
+            meters.syncs.count();
             info!(entries = table.count(), "read all {}", T::NAME);
         }
         publish(tx, table.clone());
@@ -139,7 +151,7 @@ async fn session<T: Table>(
             }
             let mut more = false;
             loop {
-                let batch = take_in(&events, &mut table)?;
+                let batch = take_in(&events, &mut table, meters)?;
                 if batch.effect > Effect::Nothing {
                     publish(tx, table.clone());
                 }
@@ -178,9 +190,12 @@ struct Batch {
     emptied: bool,
 }
 
-fn take_in<T: Table>(events: &Socket, table: &mut T) -> Result<Batch, SessionError> {
+fn take_in<T: Table>(events: &Socket, table: &mut T, meters: &SourceMeters) -> Result<Batch, SessionError> {
     let mut effect = Effect::Nothing;
-    let emptied = events.drain(|message_type, payload| effect = effect.max(table.apply(message_type, payload)))?;
+    let emptied = events.drain(|message_type, payload| {
+        meters.events.count();
+        effect = effect.max(table.apply(message_type, payload));
+    })?;
     Ok(Batch { effect, emptied })
 }
 
@@ -317,13 +332,23 @@ async fn serve_counters(mut requests: mpsc::Receiver<oneshot::Sender<HashMap<u32
         while let Ok(next) = requests.try_recv() {
             waiting.push(next);
         }
-        let mut counters = HashMap::new();
-        let result = dump(Links::request(), |_, payload| counters.extend(link::decode_counters(payload))).await;
-        match result {
-            Ok(_) => waiting.into_iter().for_each(|reply| drop(reply.send(counters.clone()))),
+        match list_counters().await {
+            Ok(counters) => waiting.into_iter().for_each(|reply| drop(reply.send(counters.clone()))),
             Err(error) => warn!(error = chain(&error), "could not read the counters"),
         }
     }
+}
+
+/// A listing that the kernel calls inconsistent may lack links, and is repeated; the last one has to do.
+async fn list_counters() -> Result<HashMap<u32, Counters>, SessionError> {
+    let mut counters = HashMap::new();
+    for _ in 0..COUNTER_ATTEMPTS {
+        counters.clear();
+        if dump(Links::request(), |_, payload| counters.extend(link::decode_counters(payload))).await? {
+            break;
+        }
+    }
+    Ok(counters)
 }
 
 /// `linux/rtnetlink.h`.
@@ -333,6 +358,8 @@ const RTMGRP_NEIGH: u32 = 4;
 const DUMP_ATTEMPTS: u32 = 6;
 /// A session that lived this long was no failure.
 const HEALTHY: Duration = Duration::from_secs(10);
+/// Whoever asks for counters waits, and soon asks again.
+const COUNTER_ATTEMPTS: u32 = 3;
 /// Enough for any honest number of scrapers; the rest are turned away at once.
 const COUNTER_REQUESTS: usize = 64;
 

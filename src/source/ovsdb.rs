@@ -15,6 +15,7 @@ use std::{
     convert::Infallible,
     io,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -37,7 +38,7 @@ use self::{
     rpc::{FrameError, Frames, Message},
 };
 use super::{Backoff, Snapshot, chain, publish};
-use crate::config::OvsdbConfig;
+use crate::{config::OvsdbConfig, meters::SourceMeters};
 
 pub mod rows;
 pub mod rpc;
@@ -82,18 +83,21 @@ impl SessionError {
 }
 
 /// Follows this host's Open vSwitch database for ever.
-pub async fn run(config: OvsdbConfig, tx: watch::Sender<Snapshot<Ports>>) -> Infallible {
+pub async fn run(config: OvsdbConfig, tx: watch::Sender<Snapshot<Ports>>, meters: Arc<SourceMeters>) -> Infallible {
     let mut backoff = Backoff::default();
     let mut reached = false;
     loop {
         let started = Instant::now();
-        let Err(error) = session(&config, &tx).await;
+        let Err(error) = session(&config, &tx, &meters).await;
         let reason = chain(&error);
         if started.elapsed() > HEALTHY {
             backoff.reset();
         }
         reached |= tx.borrow().sync.is_synced();
         let absent = error.is_absence() && !reached;
+        if !absent {
+            meters.failures.count();
+        }
         let news = tx.send_if_modified(|snapshot| {
             let before = snapshot.sync.clone();
             if absent {
@@ -115,8 +119,12 @@ pub async fn run(config: OvsdbConfig, tx: watch::Sender<Snapshot<Ports>>) -> Inf
 }
 
 /// Subscribes, which lists, and follows. Dropping the future is safe: it owns its socket and publishes whole snapshots.
-async fn session(config: &OvsdbConfig, tx: &watch::Sender<Snapshot<Ports>>) -> Result<Infallible, SessionError> {
-    let mut session = Session::connect(&config.socket, config.call_timeout).await?;
+async fn session(
+    config: &OvsdbConfig,
+    tx: &watch::Sender<Snapshot<Ports>>,
+    meters: &SourceMeters,
+) -> Result<Infallible, SessionError> {
+    let mut session = Session::connect(&config.socket, config.call_timeout, meters).await?;
     session.subscribe().await?;
     let (mut heard, mut asked) = (Instant::now(), 0);
     let mut resync_at = heard + config.resync_interval;
@@ -126,6 +134,9 @@ async fn session(config: &OvsdbConfig, tx: &watch::Sender<Snapshot<Ports>>) -> R
             frame = session.frames.next() => {
                 (heard, asked) = (Instant::now(), 0);
                 if session.take_in(frame).await? {
+                    if !tx.borrow().sync.is_synced() {
+                        meters.syncs.count();
+                    }
                     publish(tx, session.tables.ports());
                 }
             }
@@ -148,7 +159,7 @@ async fn session(config: &OvsdbConfig, tx: &watch::Sender<Snapshot<Ports>>) -> R
 }
 
 /// A connection and what has been read from it.
-struct Session {
+struct Session<'a> {
     frames: FramedRead<OwnedReadHalf, Frames>,
     writer: OwnedWriteHalf,
     timeout: Duration,
@@ -157,6 +168,7 @@ struct Session {
     monitor: u64,
     /// The monitor that was asked for and not yet answered.
     pending: Option<Pending>,
+    meters: &'a SourceMeters,
 }
 
 struct Pending {
@@ -166,14 +178,14 @@ struct Pending {
 
 type Frame = <FramedRead<OwnedReadHalf, Frames> as futures_util::Stream>::Item;
 
-impl Session {
-    async fn connect(path: &Path, timeout: Duration) -> Result<Self, SessionError> {
+impl<'a> Session<'a> {
+    async fn connect(path: &Path, timeout: Duration, meters: &'a SourceMeters) -> Result<Self, SessionError> {
         let stream = UnixStream::connect(path)
             .await
             .map_err(|source| SessionError::Connect { path: path.to_owned(), source })?;
         let (reader, writer) = stream.into_split();
         let frames = FramedRead::new(reader, Frames::default());
-        Ok(Self { frames, writer, timeout, tables: Tables::default(), monitor: 0, pending: None })
+        Ok(Self { frames, writer, timeout, tables: Tables::default(), monitor: 0, pending: None, meters })
     }
 
     /// Asks to follow the tables from here on; the answer lists them as they are.
@@ -214,6 +226,7 @@ impl Session {
         match message {
             Message::Echo { id, params } => self.send(&rpc::pong(id, params)).await.map(|()| false),
             Message::Update { monitor, tables } if monitor == self.monitor => {
+                self.meters.events.count();
                 self.tables.apply(decode(tables)?);
                 Ok(true)
             }
@@ -221,6 +234,7 @@ impl Session {
                 let mut tables = Tables::default();
                 tables.apply(decode(result.map_err(SessionError::Refused)?)?);
                 self.tables = tables;
+                self.meters.listings.count();
                 let previous = std::mem::replace(&mut self.monitor, id);
                 if previous != 0 {
                     self.send(&rpc::monitor_cancel(UNAWAITED, previous)).await?;

@@ -138,6 +138,12 @@ fn a_user_for_whom_a_named_proxy_vouches_sees_their_projects_instances() {
         ("/host/v1/sync".to_owned(), &[CONFIRMED, OWN, MEMBER], 403),
         ("/host/v1/sync".to_owned(), &[], 401),
         ("/host/v1/sync".to_owned(), &[CONFIRMED, ADMIN], 200),
+        ("/metrics".to_owned(), &[CONFIRMED, OWN, MEMBER], 403),
+        ("/metrics".to_owned(), &[], 401),
+        ("/metrics".to_owned(), &[CONFIRMED, ADMIN], 200),
+        ("/metrics.json".to_owned(), &[CONFIRMED, OWN, MEMBER], 403),
+        ("/%6detrics".to_owned(), &[CONFIRMED, OWN, MEMBER], 300),
+        ("//metrics".to_owned(), &[CONFIRMED, OWN, MEMBER], 300),
         ("/nowhere".to_owned(), &[], 401),
     ] {
         assert_eq!(agent.status(&api, &path, headers), Some(status), "{path} {headers:?}");

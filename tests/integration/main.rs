@@ -19,6 +19,7 @@
 //! * `openapi` asks everything that the OpenAPI document describes, by a fuzzer;
 //! * `identity` asks as everybody who may and who may not: by certificates, headers, the socket's peer;
 //! * `keystone` does so with the tokens of a real Keystone;
+//! * `metrics` scrapes as Prometheus does, while real guests send and receive;
 //! * `disk` takes no records;
 //! * `offline` asks where there is no daemon, and no libvirt either;
 //! * `split_daemons` changes from libvirtd to virtqemud and back; by `make test-split-daemons` alone;
@@ -43,6 +44,7 @@ mod identity;
 mod keystone;
 mod kinds;
 mod libvirt;
+mod metrics;
 mod netlink;
 mod offline;
 mod openapi;

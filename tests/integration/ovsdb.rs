@@ -56,7 +56,7 @@ impl Followed {
             keepalive_interval: Duration::from_millis(200),
             ..OvsdbConfig::default()
         };
-        let task = runtime.spawn(async move { match ovsdb::run(config, tx).await {} });
+        let task = runtime.spawn(async move { match ovsdb::run(config, tx, Arc::default()).await {} });
         Self { runtime, rx, task }
     }
 

@@ -2,6 +2,7 @@
 
 pub mod http;
 pub mod hypervisor;
+pub mod metrics;
 pub mod openvswitch;
 pub mod tls;
 pub mod vifd;

@@ -151,3 +151,33 @@ lxc_domain() {
 </domain>
 EOF
 }
+
+# pxe_domain N LOWER: a guest whose firmware wants to boot over the network, and sends requests for an
+# address for some seconds: on a tap, and on a macvtap upon LOWER.
+pxe_domain() {
+    cat <<EOF
+<domain type='qemu'>
+  <name>$(domain_name "$1")</name>
+  <uuid>$(server_uuid "$1")</uuid>
+  $(nova_metadata "$1" 2)
+  <memory unit='MiB'>32</memory>
+  <vcpu>1</vcpu>
+  <os>
+    <type arch='x86_64' machine='pc'>hvm</type>
+    <boot dev='network'/>
+  </os>
+  <features><acpi/></features>
+  <devices>
+    <controller type='usb' model='none'/>
+    <memballoon model='none'/>
+    $(interface "$1" 0 "<model type='virtio'/>")
+    <interface type='direct'>
+      <mac address='$(mac_address "$1" 1)'/>
+      <source dev='$2' mode='bridge'/>
+      <target dev='$(tap_name "$1" 1)'/>
+      <model type='virtio'/>
+    </interface>
+  </devices>
+</domain>
+EOF
+}

@@ -16,12 +16,17 @@ use uuid::Uuid;
 
 use super::*;
 use crate::{
-    http::auth::{Authenticator, peer::Admins},
+    http::{
+        auth::{Authenticator, peer::Admins},
+        metrics::Metrics,
+    },
     inventory::{
         Inventory,
+        births::Births,
         testing::{PORT, WEB, bridged, joined, link, nova, ovs_port, view, with_ports},
     },
-    source::{libvirt::reread::Rereads, netlink::CounterReader, ovsdb::rows::Port},
+    meters::Meters,
+    source::{libvirt::reread::Rereads, moment::Moment, netlink::CounterReader, ovsdb::rows::Port},
 };
 
 mod bodies;
@@ -91,8 +96,11 @@ const NETWORK: Uuid = Uuid::from_u128(0x3d1f);
 pub(in crate::http) async fn ask(inventory: Inventory, mut request: Request) -> Response {
     let (counters, _) = CounterReader::new();
     let (rereads, ..) = Rereads::new();
+    let (_, births) = watch::channel(Births::default());
+    let now = Moment::now();
+    let metrics = Metrics { meters: Arc::new(Meters::new([])), births, boot: now, start: now, most: 100 };
     let auth = Authenticator::new(Admins { own: 0, group: 0 }, None).unwrap().into();
-    let app = App { inventory: watch::channel(Arc::new(inventory)).1, counters, rereads, epoch: 1, auth };
+    let app = App { inventory: watch::channel(Arc::new(inventory)).1, counters, rereads, epoch: 1, auth, metrics };
     request.extensions_mut().get_or_insert_with(Identity::admin);
     MapRequestLayer::new(normalize).layer(super::super::router(app)).oneshot(request).await.unwrap()
 }

@@ -37,7 +37,7 @@ impl Api {
     pub(super) fn of_path(path: &str) -> Self {
         match path.split('/').nth(1).unwrap_or_default() {
             "host" => Self::Host,
-            "live" | "ready" | "openapi.json" => Self::Own,
+            "live" | "ready" | "openapi.json" | "metrics" => Self::Own,
             root => Self::Compute { microversions: root == "v2.1" },
         }
     }

@@ -75,7 +75,7 @@ fn leases_are_found_by_mac_address_and_compared_by_it() {
 fn follow(directory: &Path) -> watch::Receiver<Snapshot<Leases>> {
     let (tx, rx) = watch::channel(Snapshot::default());
     let config = LeasesConfig { directory: directory.to_owned(), ..LeasesConfig::default() };
-    tokio::spawn(async move { run(config, tx).await });
+    tokio::spawn(async move { run(config, tx, Arc::default()).await });
     rx
 }
 

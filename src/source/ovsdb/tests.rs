@@ -72,7 +72,7 @@ fn update(monitor: u64, ports: &[&str]) -> String {
 
 fn start(config: OvsdbConfig) -> watch::Receiver<Snapshot<Ports>> {
     let (tx, rx) = watch::channel(Snapshot::default());
-    tokio::spawn(run(config, tx));
+    tokio::spawn(run(config, tx, Arc::default()));
     rx
 }
 

@@ -60,9 +60,20 @@ impl Vifd {
 
     /// Where it serves TCP.
     pub fn tcp(&self) -> SocketAddr {
+        self.listens("serving HTTP over TCP")
+    }
+
+    /// Where it serves metrics alone.
+    pub fn scraped(&self) -> SocketAddr {
+        self.listens("serving metrics")
+    }
+
+    /// The address in the line of its log that says this.
+    fn listens(&self, what: &str) -> SocketAddr {
         let log = self.log();
-        let address = log.split("listen=").nth(1).and_then(|rest| rest.split_whitespace().next());
-        address.unwrap_or_else(|| panic!("it does not serve TCP:\n{log}")).parse().unwrap()
+        let line = log.lines().find(|line| line.contains(what));
+        let address = line.and_then(|line| line.split("listen=").nth(1)?.split_whitespace().next());
+        address.unwrap_or_else(|| panic!("it does not say where it is {what}:\n{log}")).parse().unwrap()
     }
 
     /// What it logged.
