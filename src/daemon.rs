@@ -7,6 +7,7 @@
 //! | `leases` | the files of libvirt's DHCP servers | `Snapshot<Leases>` |
 //! | `rereads` | instances that callers ask for | batches of them |
 //! | `libvirt` (per hypervisor) | libvirt's events, doubtful instances, those asked for | `Snapshot<Domains>` |
+//! | `processes` (of a [`private`] daemon) | `/proc`, what the hypervisors could not tell | `Snapshot<Domains>` |
 //! | `inventory` | all snapshots | `Arc<Inventory>`, doubtful instances |
 //! | `cache` | domains, ports | the file for the next start |
 //! | `births` | the inventory | since when each link exists |
@@ -53,7 +54,7 @@ use crate::{
         libvirt::{self, doubts::Doubts, reread::Rereads},
         moment::Moment,
         netlink::{self, CounterReader},
-        now, ovsdb,
+        now, ovsdb, processes,
     },
 };
 
@@ -188,6 +189,13 @@ impl Daemon {
             };
             tasks.spawn(named("libvirt", patience.limit(domains_tx, libvirt::run(source, stop.clone()))));
             followed.push(HypervisorSource { uri, optional, domains });
+        }
+
+        if matches!(door, Door::Private { .. }) {
+            let (tx, domains) = watch::channel(Snapshot::default());
+            let told = followed.iter().map(|h| (Arc::clone(&h.uri), h.domains.clone())).collect();
+            tasks.spawn(named("processes", until(stop, processes::run(told, tx))));
+            followed.push(HypervisorSource { uri: processes::URI.into(), optional: false, domains });
         }
 
         if !config.cache.as_os_str().is_empty() {

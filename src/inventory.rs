@@ -27,7 +27,7 @@ use crate::{
         leases::Leases,
         libvirt::{
             Domains,
-            domain::{DomainState, Interface, Manager, Migration, Owner},
+            domain::{DomainState, Interface, Manager, Migration, Owner, Process},
             doubts::Doubts,
         },
         moment::Moment,
@@ -160,6 +160,9 @@ pub struct Instance {
     /// Set while this one domain cannot be read although its hypervisor answers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unreadable: Option<Staleness>,
+    /// Set where its hypervisor could not be asked, and `vifctl` found it by itself: the process that it is known by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process: Option<Process>,
     /// What in its description could not be used.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
@@ -448,7 +451,9 @@ impl Inventory {
     /// Whether each domain that runs has been compared with its persistent definition.
     #[must_use]
     pub fn is_compared(&self) -> bool {
-        let compared = |i: &Arc<Instance>| i.libvirt_id.is_none() || i.persistent.is_some() || i.unreadable.is_some();
+        let compared = |i: &Arc<Instance>| {
+            i.libvirt_id.is_none() || i.persistent.is_some() || i.unreadable.is_some() || i.process.is_some()
+        };
         self.instances.iter().all(compared)
     }
 

@@ -41,6 +41,7 @@
 //! | [`source::ovsdb`] | the Open vSwitch database: following it, where there is one |
 //! | [`source::ovsdb::rpc`], [`source::ovsdb::rows`] | its messages and its rows: pure decoding |
 //! | [`source::leases`] | the DHCP leases of libvirt networks |
+//! | [`source::processes`] | guests by their processes, for who asks without libvirt: pure decoding, and reading `/proc` |
 //! | [`inventory`] | the truth: instances with their VIFs and links, look-ups by everything, and the pure join |
 //! | [`inventory::changes`], [`inventory::record`] | what differs between two of them, told by records that stand for themselves |
 //! | [`cache`] | domains and ports on disk, for the first answers after a restart |

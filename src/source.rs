@@ -20,6 +20,7 @@ pub mod libvirt;
 pub mod moment;
 pub mod netlink;
 pub mod ovsdb;
+pub mod processes;
 
 /// One source's latest complete view, and whether it is being kept current.
 #[derive(Debug)]

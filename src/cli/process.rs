@@ -1,6 +1,12 @@
-//! Which instance a process belongs to, from what every user may read in `/proc`.
+//! Which instance a process belongs to, from what every user may read in `/proc`; and which process holds a link open,
+//! from what root may.
 
 use std::fs;
+
+use crate::{
+    http::host::Holder,
+    source::processes::{command_line::CommandLine, descriptor},
+};
 
 /// The UUID or libvirt name of the instance that this process runs, or runs in: QEMU itself, one of its vhost threads, the
 /// controller of a container, or any process inside the container.
@@ -20,16 +26,29 @@ pub(super) fn instance_of(pid: u32) -> Option<String> {
     None
 }
 
-/// From a command line as libvirt makes it: QEMU's `-uuid UUID`, or `--name NAME` of `libvirt_lxc`.
+/// From a command line as libvirt makes it: QEMU's UUID, or a container's name.
 fn instance_in(cmdline: &[u8]) -> Option<String> {
-    let mut words = cmdline.split(|byte| *byte == 0).map(|word| std::str::from_utf8(word).unwrap_or_default());
-    let program = words.next()?.rsplit('/').next()?;
-    let option = if program == "libvirt_lxc" { "--name" } else { "-uuid" };
-    if program != "libvirt_lxc" && !program.contains("qemu") {
-        return None;
-    }
-    words.find(|word| *word == option)?;
-    words.next().map(str::to_owned)
+    let guest = CommandLine::decode(cmdline)?;
+    guest.uuid.map(|uuid| uuid.to_string()).or_else(|| guest.name.as_deref().map(str::to_owned))
+}
+
+/// The processes that hold this link open, as far as we may look into them: a tap's guest, say.
+pub(super) fn holders(device: &str) -> Vec<Holder> {
+    let own = fs::read_link("/proc/self/ns/net").ok();
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let mut holders: Vec<_> = entries
+        .filter_map(|entry| {
+            let (pid, path) = (entry.file_name().to_str()?.parse().ok()?, entry.path());
+            // A link of the same name in another namespace is another link.
+            let ours = fs::read_link(path.join("ns/net")).ok() == own;
+            let holds = ours && descriptor::of(&path).ok()?.iter().any(|held| &*held.device == device);
+            let command = fs::read_to_string(path.join("comm")).ok()?;
+            let guest = || CommandLine::decode(&fs::read(path.join("cmdline")).ok()?)?.name;
+            holds.then(|| Holder { pid, command: command.trim_end().into(), guest: guest() })
+        })
+        .collect();
+    holders.sort_by_key(|holder| holder.pid);
+    holders
 }
 
 /// The `PPid:` of `/proc/PID/status`.

@@ -10,7 +10,10 @@ use super::{
 use crate::{
     http::host::{Answer, InstanceRecord, OneInstance},
     inventory::Vif,
-    source::{libvirt::domain::InDefinition, netlink::link::Link},
+    source::{
+        libvirt::domain::{DescribedBy, InDefinition},
+        netlink::link::Link,
+    },
 };
 
 /// The command's arguments.
@@ -48,6 +51,13 @@ impl Readable for Answer<OneInstance> {
         }
         page.fact(0, "state", state(instance));
         page.fact(0, "hypervisor", format!("{} ({})", plain(&instance.hypervisor), plain(&instance.hypervisor_type)));
+        if let Some(process) = &instance.process {
+            let by = match process.described_by {
+                DescribedBy::StateFile => "the file in which libvirt keeps its state",
+                DescribedBy::CommandLine => "its command line and descriptors: no display name, project or definition",
+            };
+            page.fact(0, "known by", styled(DOUBT, format!("its process {}, and {by}", process.pid)));
+        }
         if let Some(stale) = &record.stale {
             page.fact(0, "stale", styled(DOUBT, staleness(stale)));
         }

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     http::host::{Answer, Who as Found, WhoMatch},
     inventory::{Match, MatchedBy},
-    source::netlink::link::Link,
+    source::netlink::link::{Link, LinkKind},
 };
 
 /// The command's arguments.
@@ -46,6 +46,12 @@ fn find(client: &Client, thing: &str) -> Result<Answer<Found>, ClientError> {
             found
         });
         answer.body.matches.extend(by_process);
+    }
+    // To look into every process takes its time: not for a list.
+    if let [WhoMatch { found: Match { link: Some(link), .. }, held_by, .. }] = &mut *answer.body.matches
+        && matches!(link.kind, LinkKind::Tap { .. } | LinkKind::Tun | LinkKind::Macvtap)
+    {
+        *held_by = process::holders(&link.name);
     }
     Ok(answer)
 }
@@ -143,6 +149,10 @@ fn match_facts(page: &mut Page, found: &WhoMatch) {
     if let Some(link) = link {
         let controller = found.controller_name.as_deref().map(|name| format!(", on {}", plain(name)));
         page.fact(2, "device", format!("{}{}", link_summary(link), controller.unwrap_or_default()));
+    }
+    for holder in &found.held_by {
+        let guest = holder.guest.as_ref().map(|name| format!(", which runs {}", plain(name))).unwrap_or_default();
+        page.fact(2, "held by", format!("process {} ({}){guest}", holder.pid, plain(&holder.command)));
     }
     if let Some(function) = found.found.vif().and_then(|vif| vif.virtual_function.as_ref()) {
         page.fact(2, "VF", function_summary(function));

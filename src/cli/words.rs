@@ -10,7 +10,7 @@ use crate::{
     inventory::{Address, AddressSource, Instance, PassedFunction, Staleness, Vif},
     source::{
         SyncState,
-        libvirt::domain::{Interface, Migration},
+        libvirt::domain::{DomainState, Interface, Migration},
         moment::Moment,
         netlink::link::Link,
         ovsdb::rows::Port,
@@ -28,7 +28,11 @@ pub(super) fn state(instance: &Instance) -> String {
         Some(Migration::Incoming) => ", migrating in",
         Some(Migration::Outgoing) => ", migrating out",
     };
-    format!("{}{migration}", instance.state)
+    let state = match (instance.state, instance.process) {
+        (DomainState::NoState, Some(_)) => "started".to_owned(),
+        (state, _) => state.to_string(),
+    };
+    format!("{state}{migration}{}", if instance.process.is_some() { " (by its process)" } else { "" })
 }
 
 pub(super) fn attachment(interface: &Interface) -> String {

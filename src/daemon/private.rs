@@ -23,6 +23,8 @@ use crate::{
 
 /// How long the client waits for every source. One that answers at all does so within milliseconds.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// How long reading `/proc` may take: a hundred times what it does.
+const PROCESSES: Duration = Duration::from_secs(1);
 /// How long a libvirt call may take: a few domains may hang before the client's patience ends.
 const CALL_TIMEOUT: Duration = Duration::from_millis(700);
 /// A person may look at an answer for long before the next question.
@@ -83,7 +85,8 @@ impl Patience {
 /// Waits until everything has been read, or was given up.
 pub(super) async fn settled(mut inventory: watch::Receiver<Arc<Inventory>>) {
     let deadline = Instant::now() + PATIENCE;
-    let _ = inventory.wait_for(|inventory| inventory.is_decided()).await;
+    // The processes are looked at when the hypervisors are decided, and some processes hang who looks at them.
+    let _ = timeout_at(deadline + PROCESSES, inventory.wait_for(|inventory| inventory.is_decided())).await;
     // Persistent definitions come last. One that cannot be used keeps nobody for longer.
     let _ = timeout_at(deadline, inventory.wait_for(|inventory| inventory.is_compared())).await;
 }

@@ -194,8 +194,23 @@ pub struct WhoMatch {
     pub found: Match,
     /// The name of the link's controller; of an Open vSwitch port, the bridge.
     pub controller_name: Option<Arc<str>>,
+    /// The processes that hold the link, a tap or macvtap, open; told by `vifctl`, which looks into `/proc`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held_by: Vec<Holder>,
     /// Why and since when the instance's record is not kept current; null if it is.
     pub stale: Option<Staleness>,
+}
+
+/// A process that holds a link open.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Holder {
+    /// Its PID.
+    pub pid: u32,
+    /// The name of its program.
+    pub command: Box<str>,
+    /// The name of the guest that it runs, by its command line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest: Option<Arc<str>>,
 }
 
 /// `sync`
@@ -469,6 +484,7 @@ async fn who(State(app): State<App>, query: Result<Query<WhoQuery>, QueryRejecti
     let inventory = app.inventory();
     let matches = inventory.find(&thing).into_iter().map(|found| WhoMatch {
         controller_name: found.link.as_ref().and_then(|link| controller_name(&inventory, link)),
+        held_by: Vec::new(),
         stale: found.instance.as_ref().and_then(|instance| inventory.staleness(instance)),
         found,
     });

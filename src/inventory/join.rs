@@ -276,6 +276,7 @@ impl Joint<'_> {
             hypervisor_type: Arc::clone(&domain.kind),
             revision: self.generation,
             unreadable,
+            process: domain.process,
             warnings: domain.warnings.clone(),
             persistent: domain.persistent,
             defined_only: domain.defined_only.clone(),

@@ -168,6 +168,14 @@ async fn session<T: Table>(
     }
 }
 
+/// The links of this thread's network namespace, once.
+///
+/// # Errors
+/// The kernel does not list them.
+pub async fn links() -> Result<Links, SessionError> {
+    list().await
+}
+
 /// Reads a whole table. A listing that the kernel calls inconsistent is repeated.
 async fn list<T: Table>() -> Result<T, SessionError> {
     for attempt in 0..DUMP_ATTEMPTS {

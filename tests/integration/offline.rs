@@ -192,3 +192,153 @@ fn vifctl_does_not_link_libvirt() {
     assert!(linked(VIFD).contains("libvirt.so"));
     assert!(linked(VIFCTL).contains("libc.so") && !linked(VIFCTL).contains("libvirt"), "{}", linked(VIFCTL));
 }
+
+/// What is told of each VIF by name of its instance, without what only libvirt or vifd itself knows.
+fn vifs(answer: &Value) -> Vec<Value> {
+    let instances = answer["instances"].as_array().unwrap().iter();
+    let mut vifs: Vec<_> = instances
+        .flat_map(|instance| {
+            let name = &instance["name"];
+            let vifs = instance["vifs"].as_array().unwrap().iter();
+            vifs.map(move |vif| json!([name, instance["uuid"], vif["mac"], vif["device"]["name"]]))
+        })
+        .collect();
+    vifs.sort_by_key(Value::to_string);
+    vifs
+}
+
+fn qemu_and_container() -> Hypervisor {
+    let hv = Hypervisor::start();
+    hv.create_guest(1, 2);
+    hv.create("lxc:///system", "lxc_domain 2");
+    let nic = hv.xml("hot_plug_interface 1 2");
+    hv.virsh("qemu:///system", &format!("attach-device instance-00000001 {nic} --live"));
+    hv
+}
+
+fn qemu_pid(hv: &Hypervisor) -> u64 {
+    hv.run("pidof qemu-system-x86_64").trim().parse().unwrap()
+}
+
+#[test]
+#[ignore = "needs root: run by make test"]
+fn without_libvirt_every_guest_is_known_by_its_process_and_what_libvirt_left_on_disk() {
+    let hv = qemu_and_container();
+    let daemon = hv.vifd("");
+    let online = format!("--socket {} -o json list", daemon.socket.display());
+    let told = vifctl(&hv, "-o json list").json();
+    assert_eq!(vifs(&told).len(), 4, "{told:#}");
+    let tap = Hypervisor::id("tap_name 1 1");
+    let signal = |signal: &str| hv.control("stop-libvirtd", &[signal]);
+    let libvirtd = hv.control("libvirtd-pid", &[]);
+    let stop = |signal: &str| assert!(Command::new("kill").args([signal, libvirtd.trim()]).status().unwrap().success());
+    for (fault, advice) in
+        [("-STOP", "it is there and hangs"), ("KILL", "does libvirt run?"), ("", "does libvirt run?")]
+    {
+        match fault {
+            "-STOP" => stop("-STOP"),
+            "KILL" => {
+                signal("KILL");
+            }
+            _ => {
+                hv.run("rm /run/libvirt/libvirt-sock*");
+            }
+        }
+        let list = vifctl(&hv, "-o json list");
+        assert_eq!((vifs(&list.json()), list.status), (vifs(&told), Some(0)), "{fault} {}", list.remarks);
+        assert!(
+            list.remarks.contains("could not read qemu:///system: ") && list.remarks.contains(advice),
+            "{}",
+            list.remarks
+        );
+        let qemu =
+            list.json()["instances"].as_array().unwrap().iter().find(|i| i["hypervisor_type"] == "qemu").cloned();
+        let qemu = qemu.unwrap();
+        assert_eq!((&qemu["hypervisor"], &qemu["display_name"]), (&json!("/proc"), &json!("web-1")), "{qemu:#}");
+        assert_eq!(qemu["process"], json!({ "pid": qemu_pid(&hv), "described_by": "state_file" }));
+        assert_eq!(qemu["warnings"], json!(null), "{qemu:#}");
+
+        let show = vifctl(&hv, "show instance-00000001");
+        assert!(show.text.contains("known by") && show.text.contains(&tap) && show.status == Some(0), "{}", show.text);
+        let who = vifctl(&hv, &format!("who {tap}"));
+        let holder = format!("process {} (qemu-system-x86), which runs instance-00000001", qemu_pid(&hv));
+        assert!(who.text.contains("instance-00000001") && who.text.contains(&holder), "{}", who.text);
+        let who = vifctl(&hv, &format!("who {}", qemu_pid(&hv)));
+        assert!(who.text.contains("instance-00000001") && who.status == Some(0), "{}", who.text);
+
+        // The daemon keeps what it knows and asks no process.
+        let list = vifctl(&hv, &online);
+        assert_eq!((vifs(&list.json()), &*list.remarks), (vifs(&told), ""), "{fault}");
+        assert!(list.json()["instances"].as_array().unwrap().iter().all(|instance| instance["process"].is_null()));
+    }
+    hv.control("start-libvirtd", &[]);
+    let list = vifctl(&hv, "-o json list").json();
+    assert_eq!(vifs(&list), vifs(&told));
+    assert!(list["instances"].as_array().unwrap().iter().all(|instance| instance["hypervisor"] != "/proc"), "{list:#}");
+}
+
+#[test]
+#[ignore = "needs root: run by make test"]
+fn a_guest_of_which_libvirt_left_nothing_is_known_by_its_command_line_and_descriptors() {
+    let hv = qemu_and_container();
+    let told = vifctl(&hv, "-o json list").json();
+    hv.control("stop-libvirtd", &["KILL"]);
+    hv.run("rm /run/libvirt/qemu/*.xml /run/libvirt/lxc/*.xml");
+    let (tap, plugged) = (Hypervisor::id("tap_name 1 1"), Hypervisor::id("tap_name 1 2"));
+    hv.run(&format!("ip link set {tap} down && ip link set {tap} name renamed && ip link set renamed up"));
+
+    let list = vifctl(&hv, "-o json list").json();
+    let name_of =
+        |vif: &Value| if vif[3] == json!(tap) { json!([vif[0], vif[1], vif[2], "renamed"]) } else { vif.clone() };
+    let started_with: Vec<_> = vifs(&told).iter().filter(|vif| vif[3] != json!(plugged)).map(name_of).collect();
+    assert_eq!(vifs(&list), started_with, "{list:#}");
+    let of = |kind: &str| {
+        let instances = list["instances"].as_array().unwrap();
+        instances.iter().find(|instance| instance["hypervisor_type"] == kind).unwrap().clone()
+    };
+    let (qemu, container) = (of("qemu"), of("lxc"));
+    assert_eq!(qemu["process"], json!({ "pid": qemu_pid(&hv), "described_by": "command_line" }));
+    assert_eq!((&qemu["display_name"], &qemu["project"]), (&json!(null), &json!(null)));
+    let warning = qemu["warnings"][0].as_str().unwrap();
+    assert!(warning.contains(&plugged) && warning.contains("plugged in later"), "{warning}");
+    assert_eq!((&container["vifs"][0]["guest_device"], &container["warnings"]), (&json!("eth0"), &json!(null)));
+    let who = vifctl(&hv, &format!("who {plugged}"));
+    assert!(who.text.contains("carries no VIF") && who.text.contains("which runs instance-00000001"), "{}", who.text);
+
+    // Somebody who may not look into the process.
+    for program in [VIFCTL, VIFD] {
+        fs::copy(program, hv.dir().join("run").join(Path::new(program).file_name().unwrap())).unwrap();
+    }
+    let mut command = hv.command("setpriv");
+    command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "/run/vifctl", "--offline"]);
+    let list = said(command, "-o json list");
+    assert_eq!(list.status, Some(0), "{}", list.remarks);
+    assert!(list.remarks.contains("as nobody: what this user may not read is missing"), "{}", list.remarks);
+    let instances = list.json()["instances"].take();
+    assert_eq!(instances.as_array().unwrap().len(), 1, "{instances:#}");
+    assert_eq!(instances[0]["vifs"][0]["no_device"], "no_target");
+    let warning = instances[0]["warnings"][0].as_str().unwrap();
+    assert!(warning.contains("descriptors cannot be read"), "{warning}");
+}
+
+#[test]
+#[ignore = "needs root: run by make test"]
+fn a_start_that_hangs_hides_no_guest_and_doubles_none() {
+    let hv = Hypervisor::start();
+    hv.run(
+        "mkdir -p /etc/libvirt/hooks; cd /etc/libvirt/hooks; echo '#!/bin/sh' > qemu; \
+         echo 'case \"$1 $2\" in *9\\ started) exec sleep 4242 ;; esac' >> qemu; chmod +x qemu",
+    );
+    hv.control("restart-libvirtd", &[]);
+    hv.create_guest(1, 1);
+    let xml = hv.xml(&format!("qemu_domain 9 {} qemu 1", hv.dir().join("halt.bin").display()));
+    let mut start = hv.command("virsh").args(["-q", "create", &xml]).spawn().unwrap();
+    eventually("its hook hangs", || (!hv.run("pgrep -f 'sleep 424[2]' || true").is_empty()).then_some(()));
+    let list = vifctl(&hv, "-o json list");
+    let names: Vec<_> = vifs(&list.json()).iter().map(|vif| json!([vif[0], vif[3]])).collect();
+    let expected = [1, 9]
+        .map(|n| json!([Hypervisor::id(&format!("domain_name {n}")), Hypervisor::id(&format!("tap_name {n} 0"))]));
+    assert_eq!(names, expected, "{}{}", list.text, list.remarks);
+    hv.run("pkill -f 'sleep 424[2]'");
+    start.wait().unwrap();
+}

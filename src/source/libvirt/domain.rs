@@ -48,8 +48,31 @@ pub struct Domain {
     /// The interfaces that only its persistent definition has, while it runs.
     #[serde(default)]
     pub defined_only: Vec<Interface>,
+    /// Set where libvirt itself did not tell of it: the process that it is known by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process: Option<Process>,
     /// What in the XML could not be used.
     pub warnings: Vec<String>,
+}
+
+/// The process that a domain is known by, where libvirt could not be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Process {
+    /// Its PID.
+    pub pid: u32,
+    /// What says more of it.
+    pub described_by: DescribedBy,
+}
+
+/// What describes a domain beside libvirt itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DescribedBy {
+    /// The file in which libvirt keeps the state of what runs: as complete and as fresh as libvirt left it.
+    StateFile,
+    /// The command line of the process alone. It has no display name, no project and no persistent definition, and
+    /// only the interfaces with which the domain was started.
+    CommandLine,
 }
 
 /// A live migration in progress: both hosts have the domain and its devices for a while.
@@ -219,7 +242,25 @@ impl Domain {
     /// warning in the record.
     pub fn decode(xml: &str, state: DomainState) -> Result<Self, DecodeError> {
         let document = Document::parse(xml).map_err(DecodeError::Malformed)?;
+        Self::of(document.root_element(), state)
+    }
+
+    /// Decodes the file in which libvirt keeps the state of a domain that runs, with the process that runs it.
+    ///
+    /// # Errors
+    /// It is no such file.
+    pub fn decode_state_file(xml: &str) -> Result<Self, DecodeError> {
+        let document = Document::parse(xml).map_err(DecodeError::Malformed)?;
         let root = document.root_element();
+        let not_one = || DecodeError::NotADomain(root.tag_name().name().to_owned());
+        let domain = child(root, "domain").filter(|_| is_plain(root, "domstatus")).ok_or_else(not_one)?;
+        let pid = root.attribute("pid").and_then(|pid| pid.parse().ok()).ok_or_else(not_one)?;
+        let state = root.attribute("state").and_then(DomainState::from_word).unwrap_or(DomainState::NoState);
+        let process = Some(Process { pid, described_by: DescribedBy::StateFile });
+        Ok(Self { process, ..Self::of(domain, state)? })
+    }
+
+    fn of(root: Node, state: DomainState) -> Result<Self, DecodeError> {
         if !is_plain(root, "domain") {
             return Err(DecodeError::NotADomain(root.tag_name().name().to_owned()));
         }
@@ -254,6 +295,7 @@ impl Domain {
             interfaces,
             persistent: None,
             defined_only: Vec::new(),
+            process: None,
             warnings,
         })
     }
@@ -261,7 +303,7 @@ impl Domain {
     /// Whether it has devices on the host.
     #[must_use]
     pub fn is_active(&self) -> bool {
-        self.id.is_some()
+        self.id.is_some() || self.process.is_some()
     }
 }
 
@@ -311,6 +353,26 @@ impl Interface {
 }
 
 impl Interface {
+    /// One of which nothing else is known.
+    #[must_use]
+    pub fn bare(mac: MacAddr, attachment: Attachment) -> Self {
+        Self {
+            mac,
+            attachment,
+            target: None,
+            unmanaged: false,
+            guest_device: None,
+            alias: None,
+            model: None,
+            mtu: None,
+            queues: None,
+            vlans: Vec::new(),
+            virtualport: None,
+            link_down: false,
+            definition: None,
+        }
+    }
+
     /// The address of the PCI device that was handed to the guest.
     #[must_use]
     pub fn pci(&self) -> Option<PciAddress> {
@@ -399,6 +461,19 @@ impl DomainState {
             7 => Self::Suspended,
             _ => Self::NoState,
         }
+    }
+
+    /// From libvirt's word for it in its files.
+    fn from_word(word: &str) -> Option<Self> {
+        Some(match word {
+            "running" => Self::Running,
+            "blocked" => Self::Blocked,
+            "paused" => Self::Paused,
+            "in shutdown" => Self::ShuttingDown,
+            "crashed" => Self::Crashed,
+            "pmsuspended" => Self::Suspended,
+            _ => return None,
+        })
     }
 }
 
