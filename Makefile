@@ -18,6 +18,7 @@ deps:
 	tests/testbed/openvswitch install
 	tests/testbed/clients install
 	tests/testbed/fuzzer install
+	tests/testbed/dashboard install
 
 build:
 	packaging/install-deps build

@@ -425,11 +425,16 @@ impl Inventory {
     /// optional one counts only if no other optional one has been.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        let listed = |h: &Hypervisor| !h.sync.is_pending();
-        let optional_listed = self.hypervisors.iter().any(|h| h.optional && listed(h));
         self.generation > 0
-            && self.hypervisors.iter().all(|h| listed(h) || (h.optional && optional_listed))
+            && self.hypervisors.iter().all(|h| !h.sync.is_pending() || self.is_dispensable(h))
             && self.hypervisors.iter().all(|h| h.unread.is_empty())
+    }
+
+    /// Whether nobody waits for this hypervisor: it is optional and was never listed, and another optional one was.
+    #[must_use]
+    pub fn is_dispensable(&self, hypervisor: &Hypervisor) -> bool {
+        let optional_listed = || self.hypervisors.iter().any(|h| h.optional && !h.sync.is_pending());
+        hypervisor.optional && hypervisor.sync.is_pending() && optional_listed()
     }
 
     /// Whether the links and every hypervisor have been read at least once. An Open vSwitch that vifd's user may not

@@ -20,6 +20,7 @@
 //! * `identity` asks as everybody who may and who may not: by certificates, headers, the socket's peer;
 //! * `keystone` does so with the tokens of a real Keystone;
 //! * `metrics` scrapes as Prometheus does, while real guests send and receive;
+//! * `monitoring` has a real Prometheus scrape, with the packaged rules and the queries of the dashboard;
 //! * `disk` takes no records;
 //! * `offline` asks where there is no daemon, and no libvirt either;
 //! * `split_daemons` changes from libvirtd to virtqemud and back; by `make test-split-daemons` alone;
@@ -45,6 +46,7 @@ mod keystone;
 mod kinds;
 mod libvirt;
 mod metrics;
+mod monitoring;
 mod netlink;
 mod offline;
 mod openapi;

@@ -39,7 +39,9 @@ fn write_sources(exposition: &mut Exposition, inventory: &Inventory, start: Mome
     ];
     let pending = SyncState::Pending { reason: None };
     let host = host.map(|(name, sync)| (name, sync.as_ref().unwrap_or(&pending)));
-    let hypervisors = inventory.hypervisors.iter().map(|h| (&*h.uri, &h.sync));
+    // One that is only tried because most hosts have it is no loss where it is not.
+    let sync = |h| if inventory.is_dispensable(h) { &SyncState::Absent } else { &h.sync };
+    let hypervisors = inventory.hypervisors.iter().map(|h| (&*h.uri, sync(h)));
     let sources: Vec<_> = host.into_iter().chain(hypervisors).collect();
 
     let mut states = exposition.gauge("vifd_source_state", "1 for the state that the source is in.");
@@ -179,5 +181,37 @@ fn write_connections(exposition: &mut Exposition, meters: &Meters) {
         // Closed first: a connection is accepted before it is closed.
         let closed = meters.closed.get();
         open.sample(&Labels::default().with("listener", listener), meters.accepted.get().saturating_sub(closed));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::exposition::Format, *};
+    use crate::inventory::{
+        Hypervisor,
+        testing::{joined, stale, synced, view},
+    };
+
+    #[test]
+    fn what_a_host_need_not_have_is_absent_and_what_was_lost_is_stale() {
+        let pending = || SyncState::Pending { reason: Some("refused".into()) };
+        let hypervisor = |uri: &str, optional, sync| Hypervisor { uri: uri.into(), optional, sync, unread: vec![] };
+        let mut inventory = joined(&view(&[], &[]));
+        let states = |inventory: &Inventory| {
+            let mut exposition = Exposition::new(Format::Text);
+            write(&mut exposition, inventory, &Meters::new([]), Moment::LONG_AGO);
+            let text = exposition.finish();
+            let state = |line: &str| {
+                let labels = line.strip_prefix("vifd_source_state{source=\"")?.strip_suffix("\"} 1")?;
+                Some(labels.replace("\",state=\"", " "))
+            };
+            text.lines().filter_map(state).skip(4).collect::<Vec<_>>()
+        };
+        inventory.hypervisors = vec![hypervisor("q", true, synced()), hypervisor("l", true, pending())];
+        assert_eq!(states(&inventory), ["q synced", "l absent"]);
+        inventory.hypervisors = vec![hypervisor("q", true, pending()), hypervisor("l", true, pending())];
+        assert_eq!(states(&inventory), ["q pending", "l pending"]);
+        inventory.hypervisors = vec![hypervisor("q", true, stale("closed")), hypervisor("l", false, pending())];
+        assert_eq!(states(&inventory), ["q stale", "l pending"]);
     }
 }
