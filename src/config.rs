@@ -75,6 +75,10 @@ pub struct HttpConfig {
     /// idle connection should be closed by the side that would use it.
     #[serde(with = "humantime_serde")]
     pub idle_timeout: Duration,
+    /// How often a stream of events says at least something, so that both ends notice when the other is gone. Default
+    /// `"15s"`.
+    #[serde(with = "humantime_serde")]
+    pub event_heartbeat: Duration,
     /// How many requests a minute are answered for one project; 0 is no limit. Default 60,000.
     pub requests_per_project: u32,
     /// How many requests a minute are answered to one address, of all its projects together; 0 is no limit. Default
@@ -180,6 +184,7 @@ impl Default for HttpConfig {
             connections: Connections(512),
             request_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
+            event_heartbeat: Duration::from_secs(15),
             requests_per_project: 60_000,
             requests_per_peer: 600_000,
         }

@@ -9,6 +9,7 @@
 //! | `libvirt` (per hypervisor) | libvirt's events, doubtful instances, those asked for | `Snapshot<Domains>` |
 //! | `processes` (of a [`private`] daemon) | `/proc`, what the hypervisors could not tell | `Snapshot<Domains>` |
 //! | `inventory` | all snapshots | `Arc<Inventory>`, doubtful instances |
+//! | `changes` | `Arc<Inventory>` | the recent changes, for streams of events |
 //! | `cache` | domains, ports | the file for the next start |
 //! | `births` | the inventory | since when each link exists |
 //! | `counters` | questions from `http` | counters from the kernel |
@@ -39,6 +40,7 @@ use crate::{
     http::{
         self, App,
         auth::Authenticator,
+        host::events::Events,
         metrics::{Metrics, Scrapes},
         requests::Front,
         serve::{TlsListener, serve, serve_one},
@@ -47,6 +49,7 @@ use crate::{
     inventory::{
         self, HypervisorSource, Inventory, Sources,
         births::{self, Births},
+        recent::Recent,
     },
     meters::Meters,
     source::{
@@ -224,8 +227,12 @@ impl Daemon {
             most: config.metrics.max_interfaces,
         };
 
+        let (recent, follow_changes) = Recent::new(inventory.clone());
+        tasks.spawn(named("changes", until(stop, follow_changes)));
+        let events = Events::new(recent, config.http.event_heartbeat, stop.clone());
+
         let epoch = now().as_millisecond();
-        let app = App { inventory: inventory.clone(), counters, rereads, epoch, auth, metrics };
+        let app = App { inventory: inventory.clone(), counters, rereads, epoch, auth, metrics, events };
         let front = Front::new(app.clone(), &config.http);
         match door {
             Door::Open { unix, tcp, scrapers, tls, reload } => {

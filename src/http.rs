@@ -27,6 +27,7 @@ use tokio::{
 use self::{
     auth::{Authenticator, peer::Admins},
     compute::{fault::Fault, format::Format},
+    host::events::Events,
     metrics::Metrics,
     openapi::{Operation, Routes},
 };
@@ -60,6 +61,8 @@ pub struct App {
     pub auth: Arc<Authenticator>,
     /// What scrapes need.
     pub metrics: Metrics,
+    /// Every change, to be followed.
+    pub events: Events,
 }
 
 impl App {

@@ -44,6 +44,7 @@
 //! | [`source::processes`] | guests by their processes, for who asks without libvirt: pure decoding, and reading `/proc` |
 //! | [`inventory`] | the truth: instances with their VIFs and links, look-ups by everything, and the pure join |
 //! | [`inventory::changes`], [`inventory::record`] | what differs between two of them, told by records that stand for themselves |
+//! | [`inventory::recent`] | the recent changes, for whoever follows them |
 //! | [`cache`] | domains and ports on disk, for the first answers after a restart |
 //! | [`http`] | the Compute API ([`http::compute`]) and the host's own API ([`http::host`]) |
 //! | `http::openapi` | the routes with their descriptions, and the document that is made from them |

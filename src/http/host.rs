@@ -9,6 +9,7 @@
 //! | `devices/{device}` | one, by name, alternative name or ifindex |
 //! | `devices/{device}/counters` | its 64-bit counters, read from the kernel now |
 //! | `who?thing=` | everything that a name, MAC or IP address, ifindex, id, socket or Open vSwitch port (`br-int:5`) matches |
+//! | `events?since=&instance=&device=&thing=` | every change as it is seen, as server-sent events: see [`events`] |
 //! | `sync` | whether each source is kept current, and how much there is |
 //!
 //! Every answer carries the generation of the inventory that it was made from and the state of each source. The types
@@ -43,6 +44,8 @@ use crate::{
         ovsdb::rows::Port,
     },
 };
+
+pub mod events;
 
 /// An answer, with what it was made from.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -268,6 +271,16 @@ pub(super) fn routes() -> Routes {
                 .query::<WhoQuery>(),
         )
         .get(
+            "/events",
+            events::events,
+            Operation::events::<events::Data>(
+                "host_events",
+                "Every change as it is seen",
+                "Server-sent events: `begin`, `missed`, and the kinds of changes.",
+            )
+            .query::<events::EventFilter>(),
+        )
+        .get(
             "/sync",
             sync,
             operation::<Sync>(
@@ -290,6 +303,7 @@ enum Error {
     BadRequest(String),
     MethodNotAllowed,
     CountersUnavailable,
+    TooManyStreams,
 }
 
 /// What is wrong.
@@ -324,6 +338,10 @@ impl IntoResponse for Error {
             Self::BadRequest(message) => (StatusCode::BAD_REQUEST, "bad_request", message),
             Self::MethodNotAllowed => {
                 (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this API is read-only".to_owned())
+            }
+            Self::TooManyStreams => {
+                let message = "every stream is taken".to_owned();
+                (StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", message)
             }
             Self::CountersUnavailable => {
                 let message = "the kernel's counters could not be read".to_owned();

@@ -137,6 +137,8 @@ enum Content {
     /// Of these media types.
     Text(&'static [&'static str]),
     Json(MakeSchema),
+    /// Server-sent events, each with data in JSON.
+    Events(MakeSchema),
 }
 
 impl Operation {
@@ -169,6 +171,14 @@ impl Operation {
         types: &'static [&'static str],
     ) -> Self {
         Self { content: Content::Text(types), ..Self::new::<()>(name, summary, 200, answer) }
+    }
+
+    /// One that answers with events, whose data are `T`s.
+    pub(super) fn events<T: JsonSchema>(name: &'static str, summary: &'static str, answer: &'static str) -> Self {
+        Self {
+            content: Content::Events(SchemaGenerator::subschema_for::<T>),
+            ..Self::new::<()>(name, summary, 200, answer)
+        }
     }
 
     /// A documented call that no host can serve.
@@ -295,6 +305,11 @@ impl Operation {
             Content::Text(types) => {
                 let text = json!({ "schema": { "type": "string" } });
                 types.iter().map(|name| ((*name).to_owned(), text.clone())).collect::<Map<_, _>>().into()
+            }
+            Content::Events(schema) => {
+                let data = json!({ "contentMediaType": "application/json", "contentSchema": schema(generator) });
+                let event = json!({ "type": "string", "description": "The data of each event:", "allOf": [data] });
+                json!({ "text/event-stream": { "schema": event } })
             }
             Content::Json(schema) => api.answer_media_types(&Value::from(schema(generator))),
         };

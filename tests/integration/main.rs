@@ -21,6 +21,7 @@
 //! * `keystone` does so with the tokens of a real Keystone;
 //! * `metrics` scrapes as Prometheus does, while real guests send and receive;
 //! * `monitoring` has a real Prometheus scrape, with the packaged rules and the queries of the dashboard;
+//! * `events` follows the stream of changes;
 //! * `disk` takes no records;
 //! * `offline` asks where there is no daemon, and no libvirt either;
 //! * `split_daemons` changes from libvirtd to virtqemud and back; by `make test-split-daemons` alone;
@@ -40,6 +41,7 @@ mod connections;
 mod daemon;
 mod definitions;
 mod disk;
+mod events;
 mod guests;
 mod identity;
 mod keystone;

@@ -1,5 +1,6 @@
 //! What the tests share: the daemon as a process, a client, a private hypervisor.
 
+pub mod events;
 pub mod http;
 pub mod hypervisor;
 pub mod metrics;

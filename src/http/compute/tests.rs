@@ -5,12 +5,14 @@ use std::{
     io::Write,
     process::{Command, Stdio},
     sync::Arc,
+    time::Duration,
 };
 
 use axum::body::Body;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tower::{Layer, ServiceExt, util::MapRequestLayer};
 use uuid::Uuid;
 
@@ -18,11 +20,13 @@ use super::*;
 use crate::{
     http::{
         auth::{Authenticator, peer::Admins},
+        host::events::Events,
         metrics::Metrics,
     },
     inventory::{
         Inventory,
         births::Births,
+        recent::Recent,
         testing::{PORT, WEB, bridged, joined, link, nova, ovs_port, view, with_ports},
     },
     meters::Meters,
@@ -100,7 +104,10 @@ pub(in crate::http) async fn ask(inventory: Inventory, mut request: Request) -> 
     let now = Moment::now();
     let metrics = Metrics { meters: Arc::new(Meters::new([])), births, boot: now, start: now, most: 100 };
     let auth = Authenticator::new(Admins { own: 0, group: 0 }, None).unwrap().into();
-    let app = App { inventory: watch::channel(Arc::new(inventory)).1, counters, rereads, epoch: 1, auth, metrics };
+    let inventory = watch::channel(Arc::new(inventory)).1;
+    let (recent, _) = Recent::new(inventory.clone());
+    let events = Events::new(recent, Duration::from_secs(60), CancellationToken::new());
+    let app = App { inventory, counters, rereads, epoch: 1, auth, metrics, events };
     request.extensions_mut().get_or_insert_with(Identity::admin);
     MapRequestLayer::new(normalize).layer(super::super::router(app)).oneshot(request).await.unwrap()
 }
