@@ -19,9 +19,11 @@ use self::{
     output::Output,
     show::Show,
     status::Status,
+    watch::Watch,
     who::Who,
 };
 
+mod change;
 mod client;
 mod list;
 mod output;
@@ -30,6 +32,7 @@ mod process;
 mod show;
 mod status;
 mod table;
+mod watch;
 mod who;
 mod words;
 
@@ -53,6 +56,8 @@ enum Command {
     Show(Show),
     /// Whose a thing is: everything that it matches
     Who(Who),
+    /// Every change as it is seen, until you have seen enough
+    Watch(Watch),
     /// Whether what the daemon knows is being kept current
     Status(Status),
 }
@@ -86,6 +91,7 @@ impl Command {
             Self::List(list) => list.run(client, output),
             Self::Show(show) => show.run(client, output),
             Self::Who(who) => who.run(client, output),
+            Self::Watch(watch) => watch.run(client, output),
             Self::Status(status) => status.run(client, output),
         }
     }

@@ -107,12 +107,23 @@ impl Client {
         self.runtime.block_on(async { decode(self.send(path).await?).await })
     }
 
+    /// Runs what asks by [`Client::open`].
+    pub(super) fn block_on<T>(&self, asks: impl Future<Output = T>) -> T {
+        self.runtime.block_on(asks)
+    }
+
+    /// The daemon's answer to `GET path`, as it comes. No private daemon is asked: what is new, it does not know.
+    pub(super) async fn open(&self, path: &str, last: Option<&str>) -> Result<Incoming, ClientError> {
+        let response = self.ask_daemon(path, last).await?;
+        if response.status().is_success() { Ok(response.into_body()) } else { Err(refusal(response).await?) }
+    }
+
     /// Asks the daemon; a private one if it does not answer, and from then on.
     async fn send(&self, path: &str) -> Result<Response<Incoming>, ClientError> {
         let mut connection = match self.private.take() {
             Some(connection) => connection,
             None if self.whom.offline => self.begin_privately(None).await?,
-            None => match self.ask_daemon(path).await {
+            None => match self.ask_daemon(path, None).await {
                 Err(error) if error.is_absence() && !self.whom.no_offline => self.begin_privately(Some(&error)).await?,
                 answered => return answered,
             },
@@ -122,7 +133,7 @@ impl Client {
         answer
     }
 
-    async fn ask_daemon(&self, path: &str) -> Result<Response<Incoming>, ClientError> {
+    async fn ask_daemon(&self, path: &str, last: Option<&str>) -> Result<Response<Incoming>, ClientError> {
         let socket = &self.whom.socket;
         let ask = async {
             let stream = UnixStream::connect(socket).await.map_err(|source| {
@@ -132,7 +143,7 @@ impl Client {
                     _ => ClientError::NotThere { path, source },
                 }
             })?;
-            ask(&mut connect(stream).await?, path).await
+            ask(&mut connect(stream).await?, path, last).await
         };
         timeout(TIMEOUT, ask).await.unwrap_or_else(|_| Err(ClientError::Hung { path: socket.clone() }))
     }
@@ -153,24 +164,33 @@ async fn connect(stream: UnixStream) -> Result<Connection, ClientError> {
 }
 
 async fn ask_privately(connection: &mut Connection, path: &str) -> Result<Response<Incoming>, ClientError> {
-    let answer = timeout(PRIVATE_TIMEOUT, ask(connection, path)).await;
+    let answer = timeout(PRIVATE_TIMEOUT, ask(connection, path, None)).await;
     answer.unwrap_or(Err(ClientError::Private(StartError::Silent(PRIVATE_TIMEOUT))))
 }
 
-async fn ask(connection: &mut Connection, path: &str) -> Result<Response<Incoming>, ClientError> {
+/// `last` is the id of the last event of a stream that broke off.
+async fn ask(connection: &mut Connection, path: &str, last: Option<&str>) -> Result<Response<Incoming>, ClientError> {
     connection.ready().await?;
-    let request = Request::get(path).header("host", "vifd").body(Empty::<Bytes>::new());
-    Ok(connection.send_request(request.expect("the path was encoded")).await?)
+    let request = Request::get(path).header("host", "vifd");
+    let request = last.iter().fold(request, |request, id| request.header("last-event-id", *id));
+    let request = request.body(Empty::<Bytes>::new());
+    Ok(connection.send_request(request.expect("path and id were encoded")).await?)
 }
 
 async fn decode<T: DeserializeOwned>(response: Response<Incoming>) -> Result<T, ClientError> {
+    if !response.status().is_success() {
+        return Err(refusal(response).await?);
+    }
+    let body = response.into_body().collect().await?.to_bytes();
+    serde_json::from_slice(&body).map_err(ClientError::Malformed)
+}
+
+/// What an answer says that is no success.
+async fn refusal(response: Response<Incoming>) -> Result<ClientError, ClientError> {
     let status = response.status();
     let body = response.into_body().collect().await?.to_bytes();
-    if status.is_success() {
-        return serde_json::from_slice(&body).map_err(ClientError::Malformed);
-    }
     let message = message(&body).unwrap_or_else(|| format!("vifd answered {status}"));
-    Err(if status == StatusCode::NOT_FOUND { ClientError::NotFound(message) } else { ClientError::Refused(message) })
+    Ok(if status == StatusCode::NOT_FOUND { ClientError::NotFound(message) } else { ClientError::Refused(message) })
 }
 
 /// The message of the host API's error body.

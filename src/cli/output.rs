@@ -83,6 +83,24 @@ impl Output {
         }
     }
 
+    /// Writes one of many answers that come one after the other, each a line: `text` for people, `names` for a shell.
+    pub(super) fn write_line<T: Serialize>(
+        self,
+        answer: &T,
+        text: impl FnOnce() -> String,
+        names: impl FnOnce() -> Vec<String>,
+    ) -> Result<(), ClientError> {
+        let json = || serde_json::to_string(answer).map(harmless_json).map_err(ClientError::Malformed);
+        let line = match self.format {
+            Format::Table | Format::Wide => text(),
+            Format::Json => json()?,
+            // What is JSON is YAML, too.
+            Format::Yaml => format!("--- {}", json()?),
+            Format::Name => names().iter().map(|name| plain(name)).collect::<Vec<_>>().join("\n"),
+        };
+        if line.is_empty() { Ok(()) } else { self.print(&(line + "\n")) }
+    }
+
     /// Writes text to the standard output, without its styles where they are not wanted.
     pub(super) fn print(self, text: &str) -> Result<(), ClientError> {
         let stdout = io::stdout().lock();
@@ -112,7 +130,11 @@ fn written(result: io::Result<()>) -> Result<(), ClientError> {
 /// In JSON any character may be escaped: those that could harm a terminal are.
 fn json(answer: &impl Serialize) -> Result<String, ClientError> {
     let text = serde_json::to_string_pretty(answer).map_err(ClientError::Malformed)?;
-    Ok(escape(text, |c, units| units.iter().try_for_each(|unit| write!(c, "\\u{unit:04x}"))) + "\n")
+    Ok(harmless_json(text) + "\n")
+}
+
+fn harmless_json(text: String) -> String {
+    escape(text, |text, units| units.iter().try_for_each(|unit| write!(text, "\\u{unit:04x}")))
 }
 
 /// In YAML a character may be escaped between double quotes.

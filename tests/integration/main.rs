@@ -22,6 +22,7 @@
 //! * `metrics` scrapes as Prometheus does, while real guests send and receive;
 //! * `monitoring` has a real Prometheus scrape, with the packaged rules and the queries of the dashboard;
 //! * `events` follows the stream of changes;
+//! * `watch` has `vifctl` follow it;
 //! * `disk` takes no records;
 //! * `offline` asks where there is no daemon, and no libvirt either;
 //! * `split_daemons` changes from libvirtd to virtqemud and back; by `make test-split-daemons` alone;
@@ -59,3 +60,4 @@ mod reread;
 mod split_daemons;
 mod starts;
 mod support;
+mod watch;
