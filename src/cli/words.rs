@@ -27,6 +27,7 @@ pub(super) fn state(instance: &Instance) -> String {
         None => "",
         Some(Migration::Incoming) => ", migrating in",
         Some(Migration::Outgoing) => ", migrating out",
+        Some(Migration::Away) => ", migrated away",
     };
     let state = match (instance.state, instance.process) {
         (DomainState::NoState, Some(_)) => "started".to_owned(),

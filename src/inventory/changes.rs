@@ -12,7 +12,7 @@ use super::{
         self, DeviceFacts, InstanceFacts, InstanceName, PortFacts, Record, SourceFacts, SourceState, VifFacts, normal,
     },
 };
-use crate::source::{SyncState, netlink::link::Link, ovsdb::rows::Port};
+use crate::source::{SyncState, libvirt::domain::Migration, netlink::link::Link, ovsdb::rows::Port};
 
 /// One thing that differs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -183,7 +183,8 @@ impl Kind {
     }
 
     fn of_instance(before: &InstanceFacts, after: &InstanceFacts) -> Self {
-        match (before.migration.is_some(), after.migration.is_some()) {
+        let moves = |facts: &InstanceFacts| facts.migration.is_some_and(Migration::is_under_way);
+        match (moves(before), moves(after)) {
             (false, true) => return Self::MigrationBegun,
             (true, false) => return Self::MigrationOver,
             _ => {}

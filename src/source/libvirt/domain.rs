@@ -33,7 +33,7 @@ pub struct Domain {
     pub kind: Arc<str>,
     /// What it is doing.
     pub state: DomainState,
-    /// Whether it is on its way to another host, or from one.
+    /// Whether it is on its way to another host, or from one, or has left.
     #[serde(default)]
     pub migration: Option<Migration>,
     /// The free-text title.
@@ -75,7 +75,7 @@ pub enum DescribedBy {
     CommandLine,
 }
 
-/// A live migration in progress: both hosts have the domain and its devices for a while.
+/// A live migration: both hosts have the domain and its devices for a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Migration {
@@ -83,6 +83,16 @@ pub enum Migration {
     Incoming,
     /// It is leaving for another host, and runs here until it has arrived there.
     Outgoing,
+    /// It has left for another host. What is here is only its definition, or a process that stays paused.
+    Away,
+}
+
+impl Migration {
+    /// Whether it has begun and not ended.
+    #[must_use]
+    pub fn is_under_way(self) -> bool {
+        matches!(self, Self::Incoming | Self::Outgoing)
+    }
 }
 
 /// `virDomainState`, and the one reason for a state that matters to its devices.

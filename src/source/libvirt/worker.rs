@@ -200,7 +200,11 @@ fn read(handle: &Handle, reading: &Reading) -> Result<Arc<Domain>, ReadError> {
     let (state, reason) = handle.get_state().map_err(call)?;
     let state = DomainState::from_libvirt(state, reason);
     let paused_by_migration = state == DomainState::Paused && reason == PAUSED_MIGRATION;
-    let migration = if leaving || paused_by_migration { migration(handle, paused_by_migration) } else { None };
+    let migration = match state {
+        DomainState::ShutOff => (reason == SHUTOFF_MIGRATED).then_some(Migration::Away),
+        _ if leaving || paused_by_migration => migration(handle, paused_by_migration),
+        _ => None,
+    };
     let domain = Domain::decode(&xml, state).map_err(ReadError::Decode)?;
     Ok(Arc::new(Domain { migration, ..domain }))
 }
@@ -225,12 +229,13 @@ fn call(error: virt::error::Error) -> ReadError {
     ReadError::Call(error.into())
 }
 
-/// Which way a domain is migrating. libvirt tells of the job at the source alone, and there for as long as it lasts.
+/// Which way a domain is migrating. libvirt tells of the job at the source alone, and there for as long as it lasts; one
+/// that is still paused then has left, and libvirt does not know how that ended.
 fn migration(handle: &Handle, paused_by_migration: bool) -> Option<Migration> {
     // Not `get_job_stats`: in `virt` 0.4.3 it makes a vector from a null pointer when there is no job.
     match handle.get_job_info() {
         Ok(job) if job.r#type != JOB_NONE => Some(Migration::Outgoing),
-        Ok(_) => None,
+        Ok(_) => paused_by_migration.then_some(Migration::Away),
         Err(_) => paused_by_migration.then_some(Migration::Incoming),
     }
 }
@@ -239,6 +244,8 @@ fn migration(handle: &Handle, paused_by_migration: bool) -> Option<Migration> {
 const XML_INACTIVE: u32 = 2;
 /// `VIR_DOMAIN_PAUSED_MIGRATION`.
 const PAUSED_MIGRATION: i32 = 2;
+/// `VIR_DOMAIN_SHUTOFF_MIGRATED`.
+const SHUTOFF_MIGRATED: i32 = 4;
 /// `VIR_DOMAIN_JOB_NONE`.
 const JOB_NONE: i32 = 0;
 
