@@ -55,6 +55,7 @@ pub(crate) mod testing;
 mod vif_id;
 
 pub use address::{Address, AddressSource};
+pub use doubt::Misplaced;
 pub use find::{Match, MatchedBy};
 pub use join::join;
 
@@ -461,6 +462,11 @@ impl Inventory {
             i.libvirt_id.is_none() || i.persistent.is_some() || i.unreadable.is_some() || i.process.is_some()
         };
         self.instances.iter().all(compared)
+    }
+
+    /// The ids of ports that the cloud gave to instances of this host, where several begin with the same 11 characters.
+    pub fn ids_with_shared_starts(&self) -> impl Iterator<Item = Uuid> {
+        self.origin.shared.ids()
     }
 
     /// How many VIFs there are.

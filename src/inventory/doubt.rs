@@ -15,6 +15,17 @@ use crate::source::{
     netlink::link::{Link, LinkKind, LinkRef},
 };
 
+/// A device that is not where the domain's description has it.
+#[derive(Clone, Debug)]
+pub struct Misplaced<'a> {
+    /// The device.
+    pub device: &'a Device,
+    /// The bridge that the description names.
+    pub described: &'a Arc<str>,
+    /// The bridge that it is on, if any.
+    pub actual: Option<Arc<str>>,
+}
+
 impl Inventory {
     /// The running instances that should be read again, and why; and the devices that no instance has.
     #[must_use]
@@ -37,19 +48,28 @@ impl Inventory {
             let missing = vif.no_device == Some(NoDevice::TargetMissing);
             return missing.then(|| format!("{} is missing", vif.interface.target.as_deref().unwrap_or_default()));
         };
-        if vif.ovs_port.as_ref() == Some(name) {
-            let moved = vif.disagreements.iter().find(|disagreement| disagreement.what == Fact::Bridge)?;
-            return Some(format!("{name} ({index}) is on {}", moved.value));
-        }
-        let bridge = match &vif.interface.attachment {
-            Attachment::Bridge { bridge, .. } if vif.interface.virtualport.is_none() => bridge,
-            Attachment::Network { bridge, .. } if vif.interface.virtualport.is_none() => bridge,
-            _ => return None,
+        let misplaced = self.misplaced(vif)?;
+        Some(format!("{name} ({index}) is on {}", misplaced.actual.as_deref().unwrap_or("no bridge")))
+    }
+
+    /// Where the device of a VIF is on another bridge than the domain's description says.
+    #[must_use]
+    pub fn misplaced<'a>(&self, vif: &'a Vif) -> Option<Misplaced<'a>> {
+        let device = vif.device.as_ref()?;
+        let (Attachment::Bridge { bridge, .. } | Attachment::Network { bridge, .. }) = &vif.interface.attachment else {
+            return None;
         };
-        let controller = self.links.get(*index).and_then(|link| self.links.get(link.controller?));
-        let controller = controller.map(|link| &link.name);
-        let contradicted = bridge.is_some() && controller != bridge.as_ref();
-        contradicted.then(|| format!("{name} ({index}) is on {}", controller.map_or("no bridge", |name| name)))
+        let described = bridge.as_ref()?;
+        if vif.ovs_port.as_ref() == Some(&device.name) {
+            let moved = vif.disagreements.iter().find(|disagreement| disagreement.what == Fact::Bridge)?;
+            return Some(Misplaced { device, described, actual: Some(Arc::clone(&moved.value)) });
+        }
+        if vif.interface.virtualport.is_some() {
+            return None;
+        }
+        let controller = self.links.get(device.index).and_then(|link| self.links.get(link.controller?));
+        let actual = controller.map(|link| Arc::clone(&link.name));
+        (actual.as_ref() != Some(described)).then_some(Misplaced { device, described, actual })
     }
 
     /// The links of the kinds that instances have, and that carry no VIF we know of.

@@ -135,7 +135,7 @@ pub(super) struct Origin {
     domains: Vec<(Arc<str>, Arc<Domains>)>,
     /// The domain of each of the instances.
     instances: Arc<[Arc<Domain>]>,
-    shared: SharedStarts,
+    pub(super) shared: SharedStarts,
     sightings: Sightings,
 }
 

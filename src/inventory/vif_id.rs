@@ -12,10 +12,10 @@ use crate::source::{
     ovsdb::rows::Port,
 };
 
-/// The first five bytes of port ids, where the domains of this host have several ports whose ids begin with them: for
-/// those, 11 characters of an id are not enough.
+/// The ids of ports of this host's domains that begin with the same five bytes as another's: of those, 11 characters are
+/// not enough. In order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct SharedStarts(Vec<[u8; 5]>);
+pub(super) struct SharedStarts(Vec<Uuid>);
 
 impl SharedStarts {
     pub(super) fn among<'a>(domains: impl Iterator<Item = &'a Domain>) -> Self {
@@ -23,8 +23,12 @@ impl SharedStarts {
         let mut ids: Vec<_> = ports.map(|port| port.id).collect();
         ids.sort_unstable();
         ids.dedup();
-        let starts = ids.windows(2).map(|pair| (start_of(pair[0]), start_of(pair[1])));
-        Self(starts.filter_map(|(a, b)| (a == b).then_some(a)).collect())
+        let alike = ids.chunk_by(|a, b| start_of(*a) == start_of(*b)).filter(|alike| alike.len() > 1);
+        Self(alike.flatten().copied().collect())
+    }
+
+    pub(super) fn ids(&self) -> impl Iterator<Item = Uuid> {
+        self.0.iter().copied()
     }
 }
 
@@ -65,7 +69,7 @@ fn by_target(domain: &Domain, interface: &Interface, shared: &SharedStarts) -> O
     let mut buffer = Uuid::encode_buffer();
     let named = domain.cloud.as_ref()?.ports.iter().map(|port| port.id);
     let mut named = named.filter(|id| id.hyphenated().encode_lower(&mut buffer).starts_with(start));
-    named.find(|id| !shared.0.contains(&start_of(*id)))
+    named.find(|id| shared.0.binary_search(id).is_err())
 }
 
 fn only_port(domain: &Domain) -> Option<Uuid> {
