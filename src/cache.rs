@@ -27,11 +27,14 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::source::{
-    Snapshot, SyncState, chain,
-    libvirt::{Domains, domain::Domain},
-    now,
-    ovsdb::rows::{Port, Ports},
+use crate::{
+    health::{Health, Part},
+    source::{
+        Snapshot, SyncState, chain,
+        libvirt::{Domains, domain::Domain},
+        now,
+        ovsdb::rows::{Port, Ports},
+    },
 };
 
 /// What is kept.
@@ -214,6 +217,7 @@ pub async fn run(
     path: PathBuf,
     mut hypervisors: Vec<Hypervisor>,
     mut ports: watch::Receiver<Snapshot<Ports>>,
+    health: Health,
     shutdown: CancellationToken,
 ) {
     let mut failing = false;
@@ -231,17 +235,15 @@ pub async fn run(
         }
         let records = records(&mut hypervisors, &mut ports);
         let file = path.clone();
-        match spawn_blocking(move || save(&file, &records)).await {
-            Ok(Err(error)) if !failing => {
-                warn!(error = chain(&error), "a restart will begin without the records of this run");
-                failing = true;
-            }
-            Ok(Ok(())) if failing => {
-                info!(path = %path.display(), "the records are written again");
-                failing = false;
-            }
+        let Ok(saved) = spawn_blocking(move || save(&file, &records)).await else { continue };
+        let trouble = saved.as_ref().err().map(|error| chain(error));
+        health.tell(Part::Cache, trouble.as_deref());
+        match trouble {
+            Some(error) if !failing => warn!(error, "a restart will begin without the records of this run"),
+            None if failing => info!(path = %path.display(), "the records are written again"),
             _ => {}
         }
+        failing = saved.is_err();
     }
     shutdown.cancelled().await;
 }

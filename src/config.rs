@@ -59,6 +59,8 @@ pub struct Config {
     pub ovsdb: OvsdbConfig,
     /// The DHCP leases of libvirt networks.
     pub leases: LeasesConfig,
+    /// What is not as it should be.
+    pub findings: FindingsConfig,
 }
 
 /// `[http]`
@@ -154,6 +156,23 @@ pub struct LeasesConfig {
     pub resync_interval: Duration,
 }
 
+/// `[findings]`
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FindingsConfig {
+    /// The shortest time between two looks: one follows a change, and others follow until everything is confirmed, for
+    /// which it must be seen three times. Default `"5s"`.
+    #[serde(with = "humantime_serde")]
+    pub look_interval: Duration,
+    /// How long a device or port must have been nobody's before it counts as leaked. Default `"6m"`: a cloud makes it before
+    /// the guest, and Nova waits for five minutes (`vif_plugging_timeout`) until it is wired.
+    #[serde(with = "humantime_serde")]
+    pub leaked_after: Duration,
+    /// How often to read the counters of all links, to see whether packets are lost; 0 never does. Default `"60s"`.
+    #[serde(with = "humantime_serde")]
+    pub interval: Duration,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -171,6 +190,7 @@ impl Default for Config {
             netlink: NetlinkConfig::default(),
             ovsdb: OvsdbConfig::default(),
             leases: LeasesConfig::default(),
+            findings: FindingsConfig::default(),
         }
     }
 }
@@ -223,6 +243,16 @@ impl Default for OvsdbConfig {
 impl Default for LeasesConfig {
     fn default() -> Self {
         Self { directory: PathBuf::from("/var/lib/libvirt/dnsmasq"), resync_interval: Duration::from_secs(300) }
+    }
+}
+
+impl Default for FindingsConfig {
+    fn default() -> Self {
+        Self {
+            look_interval: Duration::from_secs(5),
+            leaked_after: Duration::from_secs(360),
+            interval: Duration::from_secs(60),
+        }
     }
 }
 

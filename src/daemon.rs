@@ -12,7 +12,8 @@
 //! | `changes` | `Arc<Inventory>` | the recent changes, for streams of events |
 //! | `cache` | domains, ports | the file for the next start |
 //! | `births` | the inventory | since when each link exists |
-//! | `counters` | questions from `http` | counters from the kernel |
+//! | `counters` | questions from `http` and `findings` | counters from the kernel |
+//! | `findings` | the inventory, counters, what tasks say of themselves | `Arc<Findings>` |
 //! | `http` (Unix socket, TCP or TLS), `metrics` | requests | answers from the inventory |
 //! | `reload` | SIGHUP, changed files | TLS certificates |
 //! | `systemd` | the inventory | `READY=1`, `STATUS=` |
@@ -37,6 +38,8 @@ use self::private::Patience;
 use crate::{
     cache::{self, Records},
     config::{Config, Group, LibvirtConfig},
+    findings,
+    health::Health,
     http::{
         self, App,
         auth::Authenticator,
@@ -158,6 +161,7 @@ impl Daemon {
         let mut tasks = JoinSet::new();
         let hypervisors = hypervisors_of(&config.libvirt);
         let meters = Arc::new(Meters::new(hypervisors.iter().map(|(uri, _)| Arc::clone(uri))));
+        let health = Health::default();
 
         let (links_tx, links) = watch::channel(Snapshot::default());
         let follow = netlink::run(config.netlink.clone(), links_tx.clone(), Arc::clone(&meters.links));
@@ -168,6 +172,7 @@ impl Daemon {
 
         let mut records = load_cache(&config.cache);
         let (ports_tx, ports) = watch::channel(records.ports.take().map(Snapshot::from).unwrap_or_default());
+        let ovsdb_socket = config.ovsdb.socket.clone();
         let follow = ovsdb::run(config.ovsdb, ports_tx.clone(), Arc::clone(&meters.ovsdb));
         tasks.spawn(named("ovsdb", until(stop, patience.limit(ports_tx, follow))));
 
@@ -203,7 +208,7 @@ impl Daemon {
 
         if !config.cache.as_os_str().is_empty() {
             let domains = followed.iter().map(|h| (Arc::clone(&h.uri), h.domains.clone())).collect();
-            tasks.spawn(named("cache", cache::run(config.cache, domains, ports.clone(), stop.clone())));
+            tasks.spawn(named("cache", cache::run(config.cache, domains, ports.clone(), health.clone(), stop.clone())));
         }
 
         // The first request finds what is known from the run before, not an inventory that nobody has joined yet.
@@ -231,8 +236,18 @@ impl Daemon {
         tasks.spawn(named("changes", until(stop, follow_changes)));
         let events = Events::new(recent, config.http.event_heartbeat, stop.clone());
 
+        let (findings_tx, findings) = watch::channel(Arc::default());
+        let look_at = findings::Sources {
+            inventory: inventory.clone(),
+            counters: counters.clone(),
+            health: health.subscribe(),
+            socket: config.socket,
+            ovsdb: ovsdb_socket,
+        };
+        tasks.spawn(named("findings", until(stop, findings::run(look_at, config.findings, findings_tx))));
+
         let epoch = now().as_millisecond();
-        let app = App { inventory: inventory.clone(), counters, rereads, epoch, auth, metrics, events };
+        let app = App { inventory: inventory.clone(), findings, counters, rereads, epoch, auth, metrics, events };
         let front = Front::new(app.clone(), &config.http);
         match door {
             Door::Open { unix, tcp, scrapers, tls, reload } => {

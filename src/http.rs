@@ -32,6 +32,7 @@ use self::{
     openapi::{Operation, Routes},
 };
 use crate::{
+    findings::Findings,
     inventory::Inventory,
     source::{libvirt::reread::Rereads, netlink::CounterReader},
 };
@@ -51,6 +52,8 @@ pub mod tls;
 pub struct App {
     /// The newest inventory.
     pub inventory: watch::Receiver<Arc<Inventory>>,
+    /// What is not as it should be.
+    pub findings: watch::Receiver<Arc<Findings>>,
     /// The links' counters, on demand.
     pub counters: CounterReader,
     /// Asks for instances to be read again.

@@ -45,6 +45,8 @@
 //! | [`inventory`] | the truth: instances with their VIFs and links, look-ups by everything, and the pure join |
 //! | [`inventory::changes`], [`inventory::record`] | what differs between two of them, told by records that stand for themselves |
 //! | [`inventory::recent`] | the recent changes, for whoever follows them |
+//! | [`findings`] | what is not as it should be: rules, and a task that confirms what they find |
+//! | [`health`] | what parts of the daemon say about themselves |
 //! | [`cache`] | domains and ports on disk, for the first answers after a restart |
 //! | [`http`] | the Compute API ([`http::compute`]) and the host's own API ([`http::host`]) |
 //! | `http::openapi` | the routes with their descriptions, and the document that is made from them |
@@ -77,6 +79,8 @@ pub mod cache;
 pub mod cli;
 pub mod config;
 pub mod daemon;
+pub mod findings;
+pub mod health;
 pub mod http;
 pub mod inventory;
 pub mod mac;

@@ -10,6 +10,7 @@
 //! | `devices/{device}/counters` | its 64-bit counters, read from the kernel now |
 //! | `who?thing=` | everything that a name, MAC or IP address, ifindex, id, socket or Open vSwitch port (`br-int:5`) matches |
 //! | `events?since=&instance=&device=&thing=` | every change as it is seen, as server-sent events: see [`events`] |
+//! | `findings?code=&severity=&subject=&unconfirmed=` | what is not as it should be, the worst first |
 //! | `sync` | whether each source is kept current, and how much there is |
 //!
 //! Every answer carries the generation of the inventory that it was made from and the state of each source. The types
@@ -30,6 +31,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use self::findings::FindingFilter;
+pub use self::findings::FindingsReport;
 use super::{
     App,
     compute::fault::Fault,
@@ -46,6 +49,7 @@ use crate::{
 };
 
 pub mod events;
+mod findings;
 
 /// An answer, with what it was made from.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -279,6 +283,16 @@ pub(super) fn routes() -> Routes {
                 "Server-sent events: `begin`, `missed`, and the kinds of changes.",
             )
             .query::<events::EventFilter>(),
+        )
+        .get(
+            "/findings",
+            findings::findings,
+            operation::<FindingsReport>(
+                "host_findings",
+                "What is not as it should be",
+                "The findings, the worst first.",
+            )
+            .query::<FindingFilter>(),
         )
         .get(
             "/sync",

@@ -107,7 +107,8 @@ pub(in crate::http) async fn ask(inventory: Inventory, mut request: Request) -> 
     let inventory = watch::channel(Arc::new(inventory)).1;
     let (recent, _) = Recent::new(inventory.clone());
     let events = Events::new(recent, Duration::from_secs(60), CancellationToken::new());
-    let app = App { inventory, counters, rereads, epoch: 1, auth, metrics, events };
+    let findings = watch::channel(Arc::default()).1;
+    let app = App { inventory, findings, counters, rereads, epoch: 1, auth, metrics, events };
     request.extensions_mut().get_or_insert_with(Identity::admin);
     MapRequestLayer::new(normalize).layer(super::super::router(app)).oneshot(request).await.unwrap()
 }
