@@ -8,6 +8,8 @@
 //! | 2 | the command line is wrong |
 //! | 3 | the daemon is not there, and nothing was to be collected without it |
 //! | 4 | the daemon could not answer |
+//! | 10 | `doctor`: there are warnings |
+//! | 11 | `doctor`: there are errors |
 
 use std::process::ExitCode;
 
@@ -15,6 +17,7 @@ use clap::{Parser, Subcommand};
 
 use self::{
     client::{Client, ClientError, Whom},
+    doctor::Doctor,
     list::List,
     output::Output,
     show::Show,
@@ -25,6 +28,7 @@ use self::{
 
 mod change;
 mod client;
+mod doctor;
 mod list;
 mod output;
 mod private;
@@ -58,6 +62,10 @@ enum Command {
     Who(Who),
     /// Every change as it is seen, until you have seen enough
     Watch(Watch),
+    /// What is not as it should be, with the evidence and what to do
+    ///
+    /// Exit status: 0 nothing is wrong, 10 there are warnings, 11 there are errors.
+    Doctor(Doctor),
     /// Whether what the daemon knows is being kept current
     Status(Status),
 }
@@ -68,8 +76,7 @@ pub fn main(arguments: Arguments) -> ExitCode {
     let Arguments { whom, output, command } = arguments;
     let result = Client::new(whom).and_then(|client| command.run(&client, output));
     match result {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(1),
+        Ok(status) => ExitCode::from(status),
         Err(error) => {
             eprintln!("vifctl: {}", crate::source::chain(&error));
             if let Some(hint) = error.hint() {
@@ -85,14 +92,16 @@ pub fn main(arguments: Arguments) -> ExitCode {
 }
 
 impl Command {
-    /// Says whether there was anything to show.
-    fn run(&self, client: &Client, output: Output) -> Result<bool, ClientError> {
-        match self {
+    /// Gives the exit status.
+    fn run(&self, client: &Client, output: Output) -> Result<u8, ClientError> {
+        let found_anything = match self {
             Self::List(list) => list.run(client, output),
             Self::Show(show) => show.run(client, output),
             Self::Who(who) => who.run(client, output),
             Self::Watch(watch) => watch.run(client, output),
+            Self::Doctor(doctor) => return doctor.run(client, output),
             Self::Status(status) => status.run(client, output),
-        }
+        };
+        Ok(if found_anything? { 0 } else { 1 })
     }
 }

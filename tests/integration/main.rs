@@ -24,6 +24,7 @@
 //! * `events` follows the stream of changes;
 //! * `watch` has `vifctl` follow it;
 //! * `disk` takes no records;
+//! * `findings` provokes each finding and mends it, and looks for findings where all is well;
 //! * `offline` asks where there is no daemon, and no libvirt either;
 //! * `split_daemons` changes from libvirtd to virtqemud and back; by `make test-split-daemons` alone;
 //! * `chaos` does what comes, at random, with faults, on one host and on two that guests migrate between, and compares
@@ -43,6 +44,7 @@ mod daemon;
 mod definitions;
 mod disk;
 mod events;
+mod findings;
 mod guests;
 mod identity;
 mod keystone;
