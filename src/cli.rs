@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use self::{
+    bug_report::BugReport,
     client::{Client, ClientError, Whom},
     doctor::Doctor,
     list::List,
@@ -26,6 +27,7 @@ use self::{
     who::Who,
 };
 
+mod bug_report;
 mod change;
 mod client;
 mod doctor;
@@ -68,6 +70,8 @@ enum Command {
     Doctor(Doctor),
     /// Whether what the daemon knows is being kept current
     Status(Status),
+    /// An archive of what is known and logged on this host, without secrets, for whoever is to help
+    BugReport(BugReport),
 }
 
 /// Runs one command.
@@ -101,6 +105,7 @@ impl Command {
             Self::Watch(watch) => watch.run(client, output),
             Self::Doctor(doctor) => return doctor.run(client, output),
             Self::Status(status) => status.run(client, output),
+            Self::BugReport(report) => report.run(client, output),
         };
         Ok(if found_anything? { 0 } else { 1 })
     }

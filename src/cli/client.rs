@@ -1,6 +1,11 @@
 //! Requests to the daemon over its Unix socket, or to a [`private`] one where it does not answer.
 
-use std::{cell::RefCell, io, path::PathBuf, time::Duration};
+use std::{
+    cell::RefCell,
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use http_body_util::{BodyExt, Empty};
 use hyper::{
@@ -63,6 +68,12 @@ pub(super) enum ClientError {
     Malformed(#[source] serde_json::Error),
     #[error("could not write the answer")]
     Write(#[source] io::Error),
+    #[error("could not write {}", path.display())]
+    WriteFile {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("could not start the runtime")]
     Runtime(#[source] io::Error),
 }
@@ -74,6 +85,9 @@ impl ClientError {
             Self::NotThere { .. } => Some("is it running? see `systemctl status vifd`; --socket names another socket"),
             Self::NotAllowed { .. } => {
                 Some("run as root or join the socket's group; --offline collects what you may read yourself")
+            }
+            Self::WriteFile { source, .. } if source.kind() == io::ErrorKind::AlreadyExists => {
+                Some("--force replaces it")
             }
             Self::Hung { .. } => Some("see `systemctl status vifd`; --offline does without it"),
             _ => None,
@@ -102,9 +116,22 @@ impl Client {
         Ok(Self { whom, runtime, private: RefCell::new(None) })
     }
 
+    /// The daemon's configuration, where the command line names it.
+    pub(super) fn config(&self) -> Option<&Path> {
+        self.whom.config.as_deref()
+    }
+
+    /// Whether it is a daemon of our own that answers.
+    pub(super) fn is_private(&self) -> bool {
+        self.private.borrow().is_some()
+    }
+
     /// `GET path`, decoded.
     pub(super) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        self.runtime.block_on(async { decode(self.send(path).await?).await })
+        self.runtime.block_on(async {
+            let answer = timeout(TIMEOUT, decode(self.send(path).await?)).await;
+            answer.unwrap_or_else(|_| Err(ClientError::Hung { path: self.whom.socket.clone() }))
+        })
     }
 
     /// Runs what asks by [`Client::open`].

@@ -25,6 +25,7 @@
 //! * `watch` has `vifctl` follow it;
 //! * `disk` takes no records;
 //! * `findings` provokes each finding and mends it, and looks for findings where all is well;
+//! * `bug_reports` looks for secrets and names in what it writes;
 //! * `offline` asks where there is no daemon, and no libvirt either;
 //! * `split_daemons` changes from libvirtd to virtqemud and back; by `make test-split-daemons` alone;
 //! * `chaos` does what comes, at random, with faults, on one host and on two that guests migrate between, and compares
@@ -35,6 +36,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
 mod addresses;
+mod bug_reports;
 mod chaos;
 mod clients;
 mod clock;
