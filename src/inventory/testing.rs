@@ -90,6 +90,9 @@ pub(crate) fn ovs_port(name: &str, ofport: u16) -> Port {
         mtu: None,
         peer: None,
         socket: None,
+        remote: None,
+        tunnel_key: None,
+        egress: None,
     }
 }
 

@@ -21,7 +21,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};
 use uuid::Uuid;
 
+use self::columns::Columns;
 use crate::{mac::MacAddr, source::netlink::link::Link};
+
+mod columns;
 
 /// The tables and columns to follow. Not `statistics`, which change every few seconds.
 pub const MONITORED: [(&str, &[&str]); 3] = [
@@ -96,6 +99,15 @@ pub struct Port {
     /// The vhost-user socket that the switch connects to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub socket: Option<Arc<str>>,
+    /// The IP address of the other end of a tunnel, or `flow` where flows choose it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote: Option<Arc<str>>,
+    /// The key of a tunnel: a VXLAN's VNI, or `flow`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnel_key: Option<Arc<str>>,
+    /// The device by which the host's routes send the packets of a tunnel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<Arc<str>>,
 }
 
 impl Port {
@@ -392,58 +404,6 @@ fn changes<R: Row>(rows: &Object, malformed: &mut Vec<MalformedRow>) -> Changes<
     changes
 }
 
-/// The columns of a row, and which of them did not hold what they should.
-struct Columns<'a> {
-    values: Object<'a>,
-    misfits: Vec<&'static str>,
-}
-
-impl Columns<'_> {
-    fn get<T>(&mut self, name: &'static str, decode: impl FnOnce(&Value) -> Option<T>) -> Option<T> {
-        self.get_raw(name, |value| decode(&serde_json::from_str(value.get()).ok()?))
-    }
-
-    fn get_raw<T>(&mut self, name: &'static str, decode: impl FnOnce(&RawValue) -> Option<T>) -> Option<T> {
-        let decoded = decode(self.values.get(name)?);
-        if decoded.is_none() {
-            self.misfits.push(name);
-        }
-        decoded
-    }
-
-    /// A column that holds references to rows, in order. A bridge may have thousands of them.
-    fn references(&mut self, name: &'static str) -> Vec<Uuid> {
-        let mut rows = self.get_raw(name, references).unwrap_or_default();
-        rows.sort_unstable();
-        rows.dedup();
-        rows
-    }
-
-    /// A column that holds a value or nothing.
-    fn optional<T>(&mut self, name: &'static str, decode: impl FnOnce(&Value) -> Option<T>) -> Option<T> {
-        self.get(name, |value| match set(value)? {
-            [] => Some(None),
-            [value] => decode(value).map(Some),
-            _ => None,
-        })?
-    }
-
-    /// A column that holds any number of values.
-    fn set<T>(&mut self, name: &'static str, decode: impl Fn(&Value) -> Option<T>) -> Vec<T> {
-        self.get(name, |value| set(value)?.iter().map(decode).collect()).unwrap_or_default()
-    }
-
-    /// A column that maps text to text; of its values, `keys`.
-    fn map<const N: usize>(&mut self, name: &'static str, keys: [&str; N]) -> [Option<Arc<str>>; N] {
-        let pick = |value: &Value| {
-            let pairs = pairs(value)?;
-            let find = |key| pairs.iter().find(|(k, _)| *k == key).filter(|(_, v)| !v.is_empty());
-            Some(keys.map(|key| find(key).map(|(_, value)| Arc::from(*value))))
-        };
-        self.get(name, pick).unwrap_or([const { None }; N])
-    }
-}
-
 /// A row of one of the tables that are followed.
 trait Row: Sized {
     const TABLE: &'static str;
@@ -469,6 +429,9 @@ struct InterfaceRow {
     mtu: Option<u32>,
     peer: Option<Arc<str>>,
     socket: Option<Arc<str>>,
+    remote: Option<Arc<str>>,
+    tunnel_key: Option<Arc<str>>,
+    egress: Option<Arc<str>>,
 }
 
 impl Row for InterfaceRow {
@@ -485,12 +448,15 @@ impl Row for InterfaceRow {
         "link_state",
         "mtu",
         "options",
+        "status",
     ];
 
     fn decode(columns: &mut Columns) -> Option<Self> {
         let [iface_id, attached_mac, vm_uuid, vm_id] =
             columns.map("external_ids", ["iface-id", "attached-mac", "vm-uuid", "vm-id"]);
-        let [peer, socket] = columns.map("options", ["peer", "vhost-server-path"]);
+        let [peer, socket, remote, tunnel_key] =
+            columns.map("options", ["peer", "vhost-server-path", "remote_ip", "key"]);
+        let [egress] = columns.map("status", ["tunnel_egress_iface"]);
         let uuid = |text: Option<Arc<str>>| text.and_then(|text| text.parse().ok());
         Some(Self {
             name: columns.get("name", name)?,
@@ -514,6 +480,9 @@ impl Row for InterfaceRow {
             mtu: columns.optional("mtu", number),
             peer,
             socket,
+            remote,
+            tunnel_key,
+            egress,
         })
     }
 }
@@ -544,6 +513,9 @@ impl InterfaceRow {
             mtu: self.mtu,
             peer: self.peer.clone(),
             socket: self.socket.clone(),
+            remote: self.remote.clone(),
+            tunnel_key: self.tunnel_key.clone(),
+            egress: self.egress.clone(),
         }
     }
 }
@@ -601,41 +573,6 @@ impl Row for BridgeRow {
 /// Where the database leaves it out, a type is `system`.
 fn or_system(text: Option<Arc<str>>) -> Arc<str> {
     text.filter(|text| !text.is_empty()).unwrap_or_else(|| "system".into())
-}
-
-/// The members of a `<set>`: one that stands for itself, or any number.
-fn set(value: &Value) -> Option<&[Value]> {
-    match value.as_array().map(Vec::as_slice) {
-        Some([tag, Value::Array(members)]) if tag == "set" => Some(members),
-        // An atom: text, a number, a truth value. (A fourth sort, `["uuid", …]`, is in `references`.)
-        None if !value.is_object() && !value.is_null() => Some(std::slice::from_ref(value)),
-        _ => None,
-    }
-}
-
-/// The pairs of a `<map>` from text to text.
-fn pairs(value: &Value) -> Option<Vec<(&str, &str)>> {
-    match value.as_array()?.as_slice() {
-        [tag, Value::Array(pairs)] if tag == "map" => pairs
-            .iter()
-            .map(|pair| match pair.as_array()?.as_slice() {
-                [key, value] => Some((key.as_str()?, value.as_str()?)),
-                _ => None,
-            })
-            .collect(),
-        _ => None,
-    }
-}
-
-/// The members of a `<set>` of `<uuid>`s.
-fn references(value: &RawValue) -> Option<Vec<Uuid>> {
-    type Reference<'a> = (&'a str, Uuid);
-    let reference = |(tag, uuid): Reference| (tag == "uuid").then_some(uuid);
-    if let Ok(one) = serde_json::from_str(value.get()) {
-        return Some(vec![reference(one)?]);
-    }
-    let (tag, members): (&str, Vec<Reference>) = serde_json::from_str(value.get()).ok()?;
-    members.into_iter().map(reference).collect::<Option<_>>().filter(|_| tag == "set")
 }
 
 fn text(value: &Value) -> Option<Arc<str>> {
