@@ -47,6 +47,7 @@ mod doubt;
 mod find;
 mod index;
 mod join;
+pub mod path;
 pub mod recent;
 pub mod record;
 mod segment;

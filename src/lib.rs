@@ -47,6 +47,7 @@
 //! | [`inventory::recent`] | the recent changes, for whoever follows them |
 //! | [`findings`] | what is not as it should be: rules, and a task that confirms what they find |
 //! | [`health`] | what parts of the daemon say about themselves |
+//! | [`inventory::path`] | which way the frames of a VIF take on this host, and where it is broken |
 //! | [`cache`] | domains and ports on disk, for the first answers after a restart |
 //! | [`http`] | the Compute API ([`http::compute`]) and the host's own API ([`http::host`]) |
 //! | `http::openapi` | the routes with their descriptions, and the document that is made from them |

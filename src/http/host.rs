@@ -11,6 +11,7 @@
 //! | `who?thing=` | everything that a name, MAC or IP address, ifindex, id, socket or Open vSwitch port (`br-int:5`) matches |
 //! | `events?since=&instance=&device=&thing=` | every change as it is seen, as server-sent events: see [`events`] |
 //! | `findings?code=&severity=&subject=&unconfirmed=` | what is not as it should be, the worst first |
+//! | `path?thing=` | every hop of the way that the frames of a thing's VIFs take on this host |
 //! | `sync` | whether each source is kept current, and how much there is |
 //!
 //! Every answer carries the generation of the inventory that it was made from and the state of each source. The types
@@ -32,7 +33,10 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use self::findings::FindingFilter;
-pub use self::findings::FindingsReport;
+pub use self::{
+    findings::FindingsReport,
+    path::{PathRecord, PathsOfVifs},
+};
 use super::{
     App,
     compute::fault::Fault,
@@ -50,6 +54,7 @@ use crate::{
 
 pub mod events;
 mod findings;
+mod path;
 
 /// An answer, with what it was made from.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -258,6 +263,7 @@ pub(super) fn routes() -> Routes {
             operation::<Devices>("host_devices", "The links to which all of these apply", "The links.")
                 .query::<DeviceFilter>(),
         )
+        .get("/path", path::path, path::operation())
         .get("/devices/{device}", device, operation::<OneDevice>("host_device", "One link", "The link."))
         .get(
             "/devices/{device}/counters",
@@ -538,7 +544,7 @@ async fn sync(State(app): State<App>) -> Reply<Sync> {
 }
 
 impl Sources {
-    pub(super) fn of(inventory: &Inventory) -> Self {
+    pub(crate) fn of(inventory: &Inventory) -> Self {
         let sync = |sync: &Option<SyncState>| sync.clone().unwrap_or(SyncState::Pending { reason: None });
         Self {
             netlink: sync(&inventory.netlink),
