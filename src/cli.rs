@@ -21,6 +21,7 @@ use self::{
     doctor::Doctor,
     list::List,
     output::Output,
+    path::Path,
     show::Show,
     status::Status,
     watch::Watch,
@@ -33,6 +34,7 @@ mod client;
 mod doctor;
 mod list;
 mod output;
+mod path;
 mod private;
 mod process;
 mod show;
@@ -62,6 +64,8 @@ enum Command {
     Show(Show),
     /// Whose a thing is: everything that it matches
     Who(Who),
+    /// Which way the frames of an instance or a VIF take on this host, hop by hop, and where it is broken
+    Path(Path),
     /// Every change as it is seen, until you have seen enough
     Watch(Watch),
     /// What is not as it should be, with the evidence and what to do
@@ -89,6 +93,7 @@ pub fn main(arguments: Arguments) -> ExitCode {
             ExitCode::from(match error {
                 ClientError::NotThere { .. } | ClientError::NotAllowed { .. } | ClientError::Hung { .. } => 3,
                 ClientError::NotFound(_) => 1,
+                ClientError::NoSuchFormat => 2,
                 _ => 4,
             })
         }
@@ -102,6 +107,7 @@ impl Command {
             Self::List(list) => list.run(client, output),
             Self::Show(show) => show.run(client, output),
             Self::Who(who) => who.run(client, output),
+            Self::Path(path) => path.run(client, output),
             Self::Watch(watch) => watch.run(client, output),
             Self::Doctor(doctor) => return doctor.run(client, output),
             Self::Status(status) => status.run(client, output),

@@ -66,6 +66,8 @@ pub(super) enum ClientError {
     Refused(String),
     #[error("vifd's answer cannot be understood; is it of another version?")]
     Malformed(#[source] serde_json::Error),
+    #[error("only `vifctl path` can be drawn")]
+    NoSuchFormat,
     #[error("could not write the answer")]
     Write(#[source] io::Error),
     #[error("could not write {}", path.display())]

@@ -52,6 +52,12 @@ pub(super) enum Format {
     Yaml,
     /// One identifier a line
     Name,
+    /// A graph for Graphviz, of a path
+    Dot,
+    /// A graph for Mermaid, of a path
+    Mermaid,
+    /// A picture, of a path
+    Svg,
 }
 
 /// What people and shells read of an answer.
@@ -80,6 +86,7 @@ impl Output {
                 let text: String = names.map(|name| name + "\n").collect();
                 written(io::stdout().write_all(text.as_bytes()))
             }
+            Format::Dot | Format::Mermaid | Format::Svg => Err(ClientError::NoSuchFormat),
         }
     }
 
@@ -97,6 +104,7 @@ impl Output {
             // What is JSON is YAML, too.
             Format::Yaml => format!("--- {}", json()?),
             Format::Name => names().iter().map(|name| plain(name)).collect::<Vec<_>>().join("\n"),
+            Format::Dot | Format::Mermaid | Format::Svg => return Err(ClientError::NoSuchFormat),
         };
         if line.is_empty() { Ok(()) } else { self.print(&(line + "\n")) }
     }
@@ -180,7 +188,7 @@ impl Serialize for Quoted<'_> {
 }
 
 /// What people read, as it is being written. Styles are taken off where they are not wanted.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Page {
     text: String,
     width: Option<usize>,
@@ -206,6 +214,12 @@ pub(super) fn styled(style: Style, text: impl Display) -> String {
 }
 
 impl Page {
+    /// What has been written.
+    #[cfg(test)]
+    pub(super) fn written(&self) -> &str {
+        &self.text
+    }
+
     pub(super) fn line(&mut self, text: impl Display) {
         let _ = writeln!(self.text, "{text}");
     }

@@ -11,6 +11,7 @@
 //! * `starts` has starts hang;
 //! * `addresses` gives guests IP addresses, by real ARP and NDP exchanges and real DHCP leases;
 //! * `ovsdb` does so with a real Open vSwitch;
+//! * `path` follows frames through every wiring, and breaks it;
 //! * `proxies` has two agents behind nginx and HAProxy, and users of a real Keystone;
 //! * `reread` asks for an instance to be read again;
 //! * `reconnects` cuts the connections to libvirt;
@@ -58,6 +59,7 @@ mod netlink;
 mod offline;
 mod openapi;
 mod ovsdb;
+mod path;
 mod proxies;
 mod reconnects;
 mod reread;
