@@ -47,14 +47,15 @@ pub(super) struct BugReport {
 }
 
 /// What the daemon is asked for, and what that is.
-const ANSWERS: [(&str, &str, &str); 6] = [
+const ANSWERS: [(&str, &str, &str); 5] = [
     ("sync.json", "/host/v1/sync", "the state of each source"),
     ("instances.json", "/host/v1/instances", "every instance, with its interfaces and their devices"),
     ("devices.json", "/host/v1/devices", "every link of the host"),
     ("counters.json", "/host/v1/counters", "the links' counters"),
     ("findings.json", "/host/v1/findings", "what vifd finds wrong"),
-    ("history.json", "/host/v1/history", "what has changed, as far as it was recorded"),
 ];
+/// How many of the last changes of each instance are told.
+const CHANGES: usize = 100;
 /// What other programs are asked for.
 const COMMANDS: [(&str, &[&str], &str); 4] = [
     (
@@ -166,6 +167,11 @@ impl Report {
                 Err(why) => report.missing.push(Missing { what, why }),
             }
         }
+        let what = "what happened to each instance, as far as it was recorded";
+        match absent.map_or_else(|| report.history(client), Err) {
+            Ok(history) => report.answers.push(("history.json", what, history)),
+            Err(why) => report.missing.push(Missing { what, why }),
+        }
         report.collect_config(client.config().unwrap_or(Path::new(DEFAULT_PATH)));
         let openapi = client.get::<Value>("/openapi.json").ok();
         report.texts.push(("versions.txt", "versions of everything that takes part", versions(openapi.as_ref())));
@@ -176,6 +182,17 @@ impl Report {
             }
         }
         report
+    }
+
+    /// The flight recorder is asked about one thing at a time.
+    fn history(&self, client: &Client) -> Result<Value, String> {
+        let instances = self.answers.iter().find_map(|(.., answer)| answer["instances"].as_array());
+        let uuids = instances.into_iter().flatten().filter_map(|instance| instance["uuid"].as_str());
+        let history = uuids.map(|uuid| {
+            let path = format!("/host/v1/history?thing={uuid}&limit={CHANGES}");
+            client.get::<Value>(&path).map(|answer| (uuid.to_owned(), answer)).map_err(|error| chain(&error))
+        });
+        history.collect::<Result<_, _>>().map(Value::Object)
     }
 
     fn collect_config(&mut self, path: &Path) {
