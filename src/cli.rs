@@ -24,6 +24,7 @@ use self::{
     path::Path,
     show::Show,
     status::Status,
+    top::Top,
     watch::Watch,
     who::Who,
 };
@@ -40,6 +41,7 @@ mod process;
 mod show;
 mod status;
 mod table;
+mod top;
 mod watch;
 mod who;
 mod words;
@@ -66,6 +68,8 @@ enum Command {
     Who(Who),
     /// Which way the frames of an instance or a VIF take on this host, hop by hop, and where it is broken
     Path(Path),
+    /// Which interfaces are busy: rates, drops and errors, live
+    Top(Top),
     /// Every change as it is seen, until you have seen enough
     Watch(Watch),
     /// What is not as it should be, with the evidence and what to do
@@ -93,7 +97,7 @@ pub fn main(arguments: Arguments) -> ExitCode {
             ExitCode::from(match error {
                 ClientError::NotThere { .. } | ClientError::NotAllowed { .. } | ClientError::Hung { .. } => 3,
                 ClientError::NotFound(_) => 1,
-                ClientError::NoSuchFormat => 2,
+                ClientError::NoSuchFormat | ClientError::NoTerminal => 2,
                 _ => 4,
             })
         }
@@ -108,6 +112,7 @@ impl Command {
             Self::Show(show) => show.run(client, output),
             Self::Who(who) => who.run(client, output),
             Self::Path(path) => path.run(client, output),
+            Self::Top(top) => top.run(client, output),
             Self::Watch(watch) => watch.run(client, output),
             Self::Doctor(doctor) => return doctor.run(client, output),
             Self::Status(status) => status.run(client, output),

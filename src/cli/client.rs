@@ -68,6 +68,8 @@ pub(super) enum ClientError {
     Malformed(#[source] serde_json::Error),
     #[error("only `vifctl path` can be drawn")]
     NoSuchFormat,
+    #[error("the standard output is no terminal; for scripts there is --once")]
+    NoTerminal,
     #[error("could not write the answer")]
     Write(#[source] io::Error),
     #[error("could not write {}", path.display())]

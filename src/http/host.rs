@@ -8,6 +8,7 @@
 //! | `devices?kind=&controller=&owned=` | the links to which all of these apply |
 //! | `devices/{device}` | one, by name, alternative name or ifindex |
 //! | `devices/{device}/counters` | its 64-bit counters, read from the kernel now |
+//! | `counters` | those of all links, by one listing of the kernel's, and whose they are |
 //! | `who?thing=` | everything that a name, MAC or IP address, ifindex, id, socket or Open vSwitch port (`br-int:5`) matches |
 //! | `events?since=&instance=&device=&thing=` | every change as it is seen, as server-sent events: see [`events`] |
 //! | `findings?code=&severity=&subject=&unconfirmed=` | what is not as it should be, the worst first |
@@ -34,6 +35,7 @@ use uuid::Uuid;
 
 use self::findings::FindingFilter;
 pub use self::{
+    counters::{AllCounters, CarriedVif, CountedLink},
     findings::FindingsReport,
     path::{PathRecord, PathsOfVifs},
 };
@@ -52,6 +54,7 @@ use crate::{
     },
 };
 
+mod counters;
 pub mod events;
 mod findings;
 mod path;
@@ -263,11 +266,12 @@ pub(super) fn routes() -> Routes {
             operation::<Devices>("host_devices", "The links to which all of these apply", "The links.")
                 .query::<DeviceFilter>(),
         )
+        .get("/counters", counters::counters, counters::operation())
         .get("/path", path::path, path::operation())
         .get("/devices/{device}", device, operation::<OneDevice>("host_device", "One link", "The link."))
         .get(
             "/devices/{device}/counters",
-            counters,
+            device_counters,
             operation::<DeviceCounters>(
                 "host_counters",
                 "A link's counters, read from the kernel now",
@@ -500,7 +504,7 @@ async fn device(State(app): State<App>, device: Result<Path<String>, PathRejecti
     reply(&inventory, OneDevice { device })
 }
 
-async fn counters(State(app): State<App>, device: Result<Path<String>, PathRejection>) -> Reply<DeviceCounters> {
+async fn device_counters(State(app): State<App>, device: Result<Path<String>, PathRejection>) -> Reply<DeviceCounters> {
     let device = name(device)?;
     let inventory = app.inventory();
     let link = find_link(&inventory, &device)?;

@@ -12,6 +12,7 @@
 //! * `addresses` gives guests IP addresses, by real ARP and NDP exchanges and real DHCP leases;
 //! * `ovsdb` does so with a real Open vSwitch;
 //! * `path` follows frames through every wiring, and breaks it;
+//! * `top` shows rates in a real terminal;
 //! * `proxies` has two agents behind nginx and HAProxy, and users of a real Keystone;
 //! * `reread` asks for an instance to be read again;
 //! * `reconnects` cuts the connections to libvirt;
@@ -66,4 +67,5 @@ mod reread;
 mod split_daemons;
 mod starts;
 mod support;
+mod top;
 mod watch;
