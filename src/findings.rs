@@ -17,7 +17,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::{
     sync::watch,
-    time::{Instant, interval_at, sleep, sleep_until},
+    time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until},
 };
 use tracing::{info, warn};
 use uuid::Uuid;
@@ -362,6 +362,7 @@ pub async fn run(mut sources: Sources, config: FindingsConfig, tx: watch::Sender
     let counting = !config.interval.is_zero();
     let period = if counting { config.interval } else { Duration::MAX };
     let mut count = interval_at(Instant::now() + config.interval, period.min(LONGEST));
+    count.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // What nobody has read yet is nothing to judge.
     let _ = sources.inventory.wait_for(|inventory| inventory.is_decided()).await;
     loop {

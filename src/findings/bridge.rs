@@ -193,12 +193,14 @@ fn uplinks<'a>(scene: &Scene<'a>) -> BTreeMap<u32, Uplink<'a>> {
             add(scene, &mut uplinks, link, &affects, !any_works, name);
         }
     }
-    // Upon their lower device.
+    // Upon their lower device, or a part of a card.
     let mut stacked: BTreeMap<u32, Vec<Affected>> = BTreeMap::new();
     for (instance, vif) in scene.running() {
         let macvtap = scene.device(vif).filter(|link| link.kind == LinkKind::Macvtap);
-        if let Some(lower) = macvtap.and_then(|link| link.lower).filter(|lower| lower.netns.is_none()) {
-            stacked.entry(lower.index).or_default().push(Affected::of(instance, vif));
+        let lower = macvtap.and_then(|link| link.lower).filter(|lower| lower.netns.is_none()).map(|lower| lower.index);
+        let card = || vif.virtual_function.as_ref().map(|function| function.physical_function.index);
+        if let Some(index) = lower.or_else(card) {
+            stacked.entry(index).or_default().push(Affected::of(instance, vif));
         }
     }
     for (index, affects) in stacked {

@@ -1,4 +1,7 @@
 //! Every rule, with what it rests on. A rule is pure: from a [`Scene`] to what does not look right in it.
+//!
+//! A new one is a word in [`Code`], a function in the file of its subject, a line in the table here, a section in
+//! `docs/findings.md`, and a test that provokes it in `tests/integration/findings`.
 
 use super::{
     Code, Finding, agent, bridge, definition, device, drops, identity, leak, migration, mtu, port,

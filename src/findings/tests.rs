@@ -9,12 +9,17 @@ use super::{
 use crate::{
     inventory::testing::{PORT, WEB, bridged, joined, link, nova, ovs_port, stale, view, with_ports},
     source::{
-        netlink::link::{LinkKind, LinkRef, OperState},
+        libvirt::{
+            Domains,
+            domain::{Domain, DomainState, Migration},
+        },
+        netlink::{
+            function::{Settings, VirtualFunction},
+            link::{Link, LinkKind, LinkRef, OperState},
+        },
         ovsdb::rows::Port,
     },
 };
-
-use crate::source::netlink::link::Link;
 
 const MAC: &str = "fa:16:3e:00:00:01";
 const TAP: &str = "tapa756caef-c7";
@@ -96,39 +101,59 @@ fn a_device_that_is_not_there_down_or_without_anybody_behind_it() {
     assert_eq!(with_links(|links| links[2].carrier = Some(false)), one(Code::DeviceNoCarrier, TAP));
 }
 
+/// What is found of the guest without its device, when its domain is changed.
+fn with_domain(change: impl Fn(&mut Domain)) -> Vec<(Code, String)> {
+    let (domain, links) = host();
+    let mut view = view(&[domain], &links[..2]);
+    let mut known = view.hypervisors[0].2.data.known.clone();
+    known.values_mut().for_each(|domain| change(Arc::make_mut(domain)));
+    view.hypervisors[0].2.data = Arc::new(Domains { known, ..Domains::default() });
+    found(&joined(&view))
+}
+
 #[test]
 fn a_guest_that_is_starting_or_migrating_is_left_alone() {
-    let (domain, links) = host();
-    for (state, migration) in [
-        (crate::source::libvirt::domain::DomainState::StartingUp, None),
-        (
-            crate::source::libvirt::domain::DomainState::Paused,
-            Some(crate::source::libvirt::domain::Migration::Incoming),
-        ),
-    ] {
-        let mut view = view(std::slice::from_ref(&domain), &links[..2]);
-        let mut domains = view.hypervisors[0].2.data.known.clone();
-        for domain in domains.values_mut() {
-            let domain = Arc::make_mut(domain);
-            (domain.state, domain.migration) = (state, migration);
-        }
-        view.hypervisors[0].2.data = Arc::new(crate::source::libvirt::Domains { known: domains, ..Default::default() });
-        assert_eq!(found(&joined(&view)), []);
+    assert_eq!(with_domain(|_| ()), one(Code::DeviceMissing, TAP));
+    assert_eq!(with_domain(|domain| domain.state = DomainState::StartingUp), []);
+    for migration in [Migration::Incoming, Migration::Outgoing] {
+        assert_eq!(with_domain(|domain| domain.migration = Some(migration)), []);
     }
 }
 
 #[test]
 fn an_instance_that_has_left() {
-    let (domain, links) = host();
-    let mut view = view(&[domain.replace(" id='3'", "")], &links[..2]);
-    let mut domains = view.hypervisors[0].2.data.known.clone();
-    for domain in domains.values_mut() {
-        let domain = Arc::make_mut(domain);
-        domain.state = crate::source::libvirt::domain::DomainState::ShutOff;
-        domain.migration = Some(crate::source::libvirt::domain::Migration::Away);
-    }
-    view.hypervisors[0].2.data = Arc::new(crate::source::libvirt::Domains { known: domains, ..Default::default() });
-    assert_eq!(found(&joined(&view)), one(Code::InstanceMigratedAway, "instance-0000002a"));
+    let defined = with_domain(|domain| {
+        (domain.id, domain.state, domain.migration) = (None, DomainState::ShutOff, Some(Migration::Away));
+    });
+    assert_eq!(defined, one(Code::InstanceMigratedAway, "instance-0000002a"));
+    let paused = with_domain(|domain| (domain.state, domain.migration) = (DomainState::Paused, Some(Migration::Away)));
+    assert_eq!(paused, one(Code::InstanceMigratedAway, "instance-0000002a"));
+}
+
+#[test]
+fn a_card_that_was_told_otherwise_of_a_function_or_is_down() {
+    let nic = format!(
+        "<interface type='hostdev'><mac address='{MAC}'/><source>
+         <address type='pci' domain='0x0000' bus='0x01' slot='0x10' function='0x0'/></source>
+         <vlan><tag id='101'/></vlan></interface>"
+    );
+    let card = |mac: &str, vlan: u16, up: bool| {
+        let settings = Settings {
+            mac: mac.parse().unwrap(),
+            vlan: Some(vlan),
+            spoof_check: None,
+            trusted: None,
+            link_state: None,
+        };
+        let pci = "0000:01:10.0".parse().unwrap();
+        let virtual_functions = vec![VirtualFunction { number: 0, pci, settings: Some(settings) }];
+        let card = Link { virtual_functions, pci: "0000:01:00.0".parse().ok(), up, ..link(2, "enp1s0") };
+        found(&joined(&view(&[nova(&nic, &[PORT])], &[Link { kind: LinkKind::Physical, ..card }])))
+    };
+    assert_eq!(card(MAC, 101, true), []);
+    assert_eq!(card("fa:16:3e:00:00:99", 101, true), one(Code::FunctionDiffers, MAC));
+    assert_eq!(card("fa:16:3e:00:00:99", 7, true), one(Code::FunctionDiffers, MAC));
+    assert_eq!(card(MAC, 101, false), one(Code::UplinkDown, "enp1s0"));
 }
 
 #[test]
