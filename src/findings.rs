@@ -383,9 +383,8 @@ pub async fn run(mut sources: Sources, config: FindingsConfig, tx: watch::Sender
                 // Its task has ended, which stops the daemon.
                 std::future::pending::<()>().await;
             },
-            changed = sources.health.changed() => if changed.is_err() {
-                std::future::pending::<()>().await;
-            },
+            // Where no part has anything to say, there is nobody at the other end.
+            Ok(()) = sources.health.changed() => {}
             _ = count.tick(), if counting => {
                 if inventory.vif_count() > 0 && let Some(counters) = sources.counters.read().await {
                     surroundings.drops.count(counters);

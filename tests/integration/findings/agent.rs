@@ -83,6 +83,15 @@ fn what_vifd_may_not_read_or_write_is_a_finding() {
 
 #[test]
 #[ignore = "needs root: run by make test"]
+fn a_daemon_that_keeps_no_records_looks_as_often_as_any() {
+    let hypervisor = Hypervisor::start();
+    hypervisor.create_guest(1, 1);
+    let vifd = hypervisor.vifd(&format!("cache = ''\n{CONFIG}"));
+    provoke(&hypervisor, &vifd, &[("bridge-down", "br0")], "ip link set br0 down", "ip link set br0 up");
+}
+
+#[test]
+#[ignore = "needs root: run by make test"]
 fn a_hypervisor_that_was_never_there_is_a_finding() {
     let hypervisor = Hypervisor::start();
     let config = format!("[libvirt]\nuris = ['qemu:///system', 'qemu+unix:///system?socket=/run/none']\n{CONFIG}");
