@@ -60,7 +60,8 @@ async fn text(app: &App, format: Format) -> String {
     let inventory = app.inventory();
     let births = app.metrics.births.borrow().clone();
     let mut exposition = Exposition::new(format);
-    agent::write(&mut exposition, &inventory, &app.metrics.meters, app.metrics.start);
+    let findings = Arc::clone(&app.findings.borrow());
+    agent::write(&mut exposition, &inventory, &findings, &app.metrics.meters, app.metrics.start);
     process::write(&mut exposition, app.metrics.boot);
     exposition
         .gauge("vifd_counters_read", "Whether the kernel told its counters for this scrape.")

@@ -185,7 +185,7 @@ fn a_scrape_goes_on_and_says_so_while_libvirt_hangs() {
     hypervisor.create(LXC, "lxc_domain 1");
     in_container(&hypervisor, 1, "ip link set eth0 up");
     hypervisor.run("ip address add 10.8.0.1/24 dev br0");
-    let vifd = hypervisor.vifd("[libvirt]\nkeepalive_interval = '1s'\n");
+    let vifd = hypervisor.vifd("[libvirt]\nkeepalive_interval = '1s'\n[findings]\nlook_interval = '50ms'\n");
     let pid = hypervisor.control("libvirtd-pid", &[]).trim().to_owned();
     let kill = |signal: &str| assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
     kill("-STOP");
@@ -205,6 +205,9 @@ fn a_scrape_goes_on_and_says_so_while_libvirt_hangs() {
     eventually("the counters go on", || {
         hypervisor.run("busybox ping -c 1 -W 1 10.8.0.9 || :");
         (count() > before).then_some(())
+    });
+    eventually("it is found, too", || {
+        (!Scrape::of(&vifd).named("vifd_findings{code=source-stale").is_empty()).then_some(())
     });
     check_text(&vifd);
     kill("-CONT");

@@ -5,19 +5,27 @@ use std::collections::BTreeMap;
 
 use super::exposition::{Exposition, Labels, Seconds};
 use crate::{
+    findings::Findings,
     inventory::Inventory,
     meters::{ConnectionMeters, Counter, Meters, SourceMeters},
     source::{SyncState, moment::Moment},
 };
 
 /// Writes all of it. `start` is when vifd was started.
-pub(super) fn write(exposition: &mut Exposition, inventory: &Inventory, meters: &Meters, start: Moment) {
+pub(super) fn write(
+    exposition: &mut Exposition,
+    inventory: &Inventory,
+    findings: &Findings,
+    meters: &Meters,
+    start: Moment,
+) {
     let version = Labels::default().with("version", env!("CARGO_PKG_VERSION"));
     exposition.info("vifd_build", "The version of vifd.").sample(&version);
     write_sources(exposition, inventory, start);
     write_source_meters(exposition, meters);
     write_hypervisors(exposition, inventory, meters);
     write_inventory(exposition, inventory);
+    write_findings(exposition, findings);
     exposition
         .histogram("vifd_join_duration_seconds", "How long it took to join what the sources say.")
         .sample(&Labels::default(), &meters.joins);
@@ -130,6 +138,20 @@ fn write_inventory(exposition: &mut Exposition, inventory: &Inventory) {
     exposition.gauge("vifd_stale_instances", "Instances whose records are not kept current.").sample(&none, stale);
 }
 
+fn write_findings(exposition: &mut Exposition, findings: &Findings) {
+    let mut counts = BTreeMap::<_, u64>::new();
+    for finding in &findings.raised {
+        *counts.entry((finding.severity, finding.code)).or_default() += 1;
+    }
+    let help = "What is not as it should be, where there is any: vifctl doctor tells about each.";
+    let mut gauge = exposition.gauge("vifd_findings", help);
+    for ((severity, code), count) in counts {
+        gauge.sample(&Labels::default().with("code", code).with("severity", severity), count);
+    }
+    let help = "Looks for what is not as it should be.";
+    exposition.counter("vifd_findings_looks", help).sample(&Labels::default(), findings.looks);
+}
+
 /// How many there are of each sort.
 fn write_counts(
     exposition: &mut Exposition,
@@ -199,7 +221,7 @@ mod tests {
         let mut inventory = joined(&view(&[], &[]));
         let states = |inventory: &Inventory| {
             let mut exposition = Exposition::new(Format::Text);
-            write(&mut exposition, inventory, &Meters::new([]), Moment::LONG_AGO);
+            write(&mut exposition, inventory, &Findings::default(), &Meters::new([]), Moment::LONG_AGO);
             let text = exposition.finish();
             let state = |line: &str| {
                 let labels = line.strip_prefix("vifd_source_state{source=\"")?.strip_suffix("\"} 1")?;
