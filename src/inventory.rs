@@ -41,6 +41,7 @@ use crate::{
 };
 
 mod address;
+mod beginning;
 pub mod births;
 pub mod changes;
 mod doubt;
@@ -54,11 +55,14 @@ mod segment;
 #[cfg(test)]
 pub(crate) mod testing;
 mod vif_id;
+mod why;
 
 pub use address::{Address, AddressSource};
+pub use beginning::Beginnings;
 pub use doubt::Misplaced;
 pub use find::{Match, MatchedBy};
 pub use join::join;
+pub use why::{Why, Witness};
 
 /// Everything that is known at one moment.
 #[derive(Debug, Default)]
@@ -160,6 +164,8 @@ pub struct Instance {
     pub hypervisor_type: Arc<str>,
     /// The generation in which this record last changed.
     pub revision: u64,
+    /// When that was; since the start of vifd at the longest.
+    pub changed: Moment,
     /// Set while this one domain cannot be read although its hypervisor answers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unreadable: Option<Staleness>,

@@ -30,23 +30,29 @@ impl From<[u8; 6]> for MacAddr {
     }
 }
 
-/// Accepts colons or hyphens between the octets, and any letter case.
+/// Accepts any letter case, and the notations in use: octets with colons or hyphens, words with points
+/// (`fa16.3e00.0001`), and bare digits.
 impl FromStr for MacAddr {
     type Err = ParseMacError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let error = || ParseMacError(text.to_owned());
+        let (separators, group): (&[u8], _) = match text.len() {
+            17 => (b":-", 2),
+            14 => (b".", 4),
+            12 => (b"", 12),
+            _ => return Err(error()),
+        };
         let mut octets = [0; 6];
-        let mut parts = text.split([':', '-']);
-        for octet in &mut octets {
-            let part = parts.next().ok_or_else(error)?;
-            if part.len() != 2 || !part.bytes().all(|b| b.is_ascii_hexdigit()) {
-                return Err(error());
+        let mut digits = 0;
+        for (n, byte) in text.bytes().enumerate() {
+            if n % (group + 1) == group {
+                separators.contains(&byte).then_some(()).ok_or_else(error)?;
+            } else {
+                let digit = char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+                octets[digits / 2] = octets[digits / 2] << 4 | digit.ok_or_else(error)?;
+                digits += 1;
             }
-            *octet = u8::from_str_radix(part, 16).map_err(|_| error())?;
-        }
-        if parts.next().is_some() {
-            return Err(error());
         }
         Ok(Self(octets))
     }
@@ -87,6 +93,9 @@ mod tests {
     fn reads_any_case_and_writes_lower_case() {
         let mac: MacAddr = "FA-16-3E-00-00-0f".parse().unwrap();
         assert_eq!(mac.to_string(), "fa:16:3e:00:00:0f");
+        for text in ["fa:16:3e:00:00:0f", "fa16.3e00.000f", "FA163E00000F"] {
+            assert_eq!(text.parse::<MacAddr>().unwrap(), mac, "{text}");
+        }
     }
 
     #[test]
@@ -97,7 +106,12 @@ mod tests {
             "fa:16:3e:00:00:01:02",
             "fa:16:3e:00:00:+1",
             "fa:16:3e:00:00:1",
-            "fa163e000001",
+            "fa163e00000",
+            "fa163e00000g",
+            "fa16:3e00:0001",
+            "fa.16.3e.00.00.01",
+            "fa-163e-000001",
+            ".fa163e0000001",
             "é:16:3e:00:00:01",
         ] {
             assert!(text.parse::<MacAddr>().is_err(), "{text}");

@@ -2,7 +2,8 @@
 
 use std::{
     cell::RefCell,
-    io,
+    fs, io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -14,6 +15,7 @@ use hyper::{
     client::conn::http1::SendRequest,
 };
 use hyper_util::rt::TokioIo;
+use nix::unistd::Group;
 use serde::{Deserialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, runtime, time::timeout};
 
@@ -84,18 +86,24 @@ pub(super) enum ClientError {
 
 impl ClientError {
     /// What to do next.
-    pub(super) fn hint(&self) -> Option<&'static str> {
-        match self {
-            Self::NotThere { .. } => Some("is it running? see `systemctl status vifd`; --socket names another socket"),
-            Self::NotAllowed { .. } => {
-                Some("run as root or join the socket's group; --offline collects what you may read yourself")
+    pub(super) fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::NotThere { .. } => "is it running? see `systemctl status vifd`; --socket names another socket",
+            Self::NotAllowed { path } => {
+                let group = fs::metadata(path).ok().and_then(|socket| Group::from_gid(socket.gid().into()).ok()?);
+                let group = group.map(|group| format!(", {}", group.name)).unwrap_or_default();
+                return Some(format!(
+                    "run as root or join the socket's group{group}; --offline collects what you may read yourself"
+                ));
             }
-            Self::WriteFile { source, .. } if source.kind() == io::ErrorKind::AlreadyExists => {
-                Some("--force replaces it")
+            Self::WriteFile { source, .. } if source.kind() == io::ErrorKind::AlreadyExists => "--force replaces it",
+            Self::Hung { .. } => "see `systemctl status vifd`; --offline does without it",
+            Self::Malformed(_) => {
+                "`vifctl --version` and `vifctl status` tell both; restart the daemon after an upgrade"
             }
-            Self::Hung { .. } => Some("see `systemctl status vifd`; --offline does without it"),
-            _ => None,
-        }
+            _ => return None,
+        };
+        Some(hint.to_owned())
     }
 
     /// Whether there is no daemon that would answer.

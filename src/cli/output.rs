@@ -220,6 +220,11 @@ impl Page {
         &self.text
     }
 
+    /// Whether it is a terminal on which whole sentences do not fit beside each other.
+    pub(super) fn is_narrow(&self) -> bool {
+        self.width.is_some_and(|width| width < 120)
+    }
+
     pub(super) fn line(&mut self, text: impl Display) {
         let _ = writeln!(self.text, "{text}");
     }
@@ -234,7 +239,7 @@ impl Page {
     /// A line with the name of a fact and the fact.
     pub(super) fn fact(&mut self, indent: usize, name: &str, fact: impl Display) {
         let width = FACT_NAME.saturating_sub(indent);
-        let _ = writeln!(self.text, "{:indent$}{FAINT}{name:<width$}{FAINT:#}  {fact}", "");
+        let _ = writeln!(self.text, "{:indent$}{FAINT}{name:<width$}{FAINT:#} {fact}", "");
     }
 
     /// An empty table for this page.

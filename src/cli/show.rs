@@ -1,16 +1,24 @@
-//! `vifctl show`: everything about one instance.
+//! `vifctl show`: everything about one instance, and why vifd thinks so.
+
+use std::collections::BTreeMap;
+
+use anstyle::Style;
 
 use super::{
     client::{Client, ClientError, encode},
-    output::{BAD, DOUBT, Output, Page, Readable, STRONG, styled},
+    output::{BAD, DOUBT, FAINT, Output, Page, Readable, STRONG, styled},
+    table::{Cell, text, whole},
+    who,
     words::{
-        address, attachment, device, doubts, function_summary, link_summary, plain, port_summary, staleness, state,
+        address, age, attachment, because, device, doubts, function_summary, instance_name, link_summary, plain,
+        port_summary, staleness, state,
     },
 };
 use crate::{
     http::host::{Answer, InstanceRecord, OneInstance},
-    inventory::Vif,
+    inventory::{Instance, Vif, Why, Witness},
     source::{
+        SyncState,
         libvirt::domain::{DescribedBy, InDefinition},
         netlink::link::Link,
     },
@@ -19,15 +27,43 @@ use crate::{
 /// The command's arguments.
 #[derive(Debug, clap::Args)]
 pub(super) struct Show {
-    /// Its UUID, libvirt name or integer id
+    /// Its UUID, libvirt name or integer id; or whatever `vifctl who` takes, if that leads to one instance
     instance: String,
+    /// Tell who says so of each fact, by what, and how current that is
+    #[arg(long)]
+    why: bool,
 }
 
 impl Show {
     /// Says whether there was anything to show.
     pub(super) fn run(&self, client: &Client, output: Output) -> Result<bool, ClientError> {
-        let path = format!("/host/v1/instances/{}", encode(&self.instance));
-        output.write(&client.get::<Answer<OneInstance>>(&path)?).map(|()| true)
+        output.write(&one_instance(client, &self.instance, self.why)?).map(|()| true)
+    }
+}
+
+/// The instance that `thing` is, or leads to.
+pub(super) fn one_instance(client: &Client, thing: &str, why: bool) -> Result<Answer<OneInstance>, ClientError> {
+    let get =
+        |id: &str| client.get(&format!("/host/v1/instances/{}{}", encode(id), if why { "?why=true" } else { "" }));
+    let unknown = match get(thing) {
+        Err(ClientError::NotFound(message)) => message,
+        answer => return answer,
+    };
+    let matches = who::find(client, thing)?.body.matches;
+    let instances = matches.iter().filter_map(|found| found.found.instance.as_ref());
+    let instances: BTreeMap<_, _> = instances.map(|instance| (instance.uuid, instance)).collect();
+    if let (1, Some(uuid)) = (instances.len(), instances.keys().next()) {
+        return get(&uuid.to_string());
+    }
+    let names = instances.values().map(|instance| instance_name(instance));
+    match instances.len() {
+        0 if matches.is_empty() => Err(ClientError::NotFound(plain(&unknown))),
+        0 => Err(ClientError::NotFound(format!("{0} belongs to no instance; see `vifctl who {0}`", plain(thing)))),
+        many => {
+            let some = names.take(5).collect::<Vec<_>>().join(", ");
+            let more = if many > 5 { ", …" } else { "" };
+            Err(ClientError::NotFound(format!("{} leads to {many} instances: {some}{more}; name one", plain(thing))))
+        }
     }
 }
 
@@ -35,6 +71,10 @@ impl Readable for Answer<OneInstance> {
     fn text(&self, page: &mut Page) {
         let record = &self.body.instance;
         let instance = &record.instance;
+        if let Some(why) = &self.body.why {
+            why_facts(page, instance, why);
+            return doubts(page, &self.sources);
+        }
         page.fact(0, "instance", styled(STRONG, instance.uuid));
         page.fact(0, "libvirt name", plain(&instance.name));
         if let Some(number) = instance.number {
@@ -58,6 +98,7 @@ impl Readable for Answer<OneInstance> {
             };
             page.fact(0, "known by", styled(DOUBT, format!("its process {}, and {by}", process.pid)));
         }
+        page.fact(0, "unchanged", format!("for {}", age(instance.changed)));
         if let Some(stale) = &record.stale {
             page.fact(0, "stale", styled(DOUBT, staleness(stale)));
         }
@@ -84,6 +125,53 @@ impl Readable for Answer<OneInstance> {
     fn names(&self) -> Vec<String> {
         vec![self.body.instance.instance.uuid.to_string()]
     }
+}
+
+/// Each fact with why it is believed; what somebody says against one stands behind it.
+fn why_facts(page: &mut Page, instance: &Instance, all: &[Why]) {
+    let of_vifs = (0..).zip(&instance.vifs).map(|(n, vif)| (Some(n), format!("VIF {n} {}", vif.id)));
+    for (about, title) in [(None, format!("instance {}", instance_name(instance)))].into_iter().chain(of_vifs) {
+        page.gap();
+        page.line(styled(STRONG, title));
+        let of_this = || all.iter().filter(|why| why.vif == about);
+        if page.is_narrow() {
+            for why in of_this() {
+                let name = fact(why);
+                let (name, value) =
+                    if why.disagrees { ("but", name + " " + &plain(&why.value)) } else { (&*name, plain(&why.value)) };
+                page.fact(2, name, styled(style(why), value));
+                page.fact(2, "", styled(FAINT, because(why)));
+            }
+            continue;
+        }
+        let mut table = page.new_table(&[whole("FACT"), whole("VALUE"), text("SOURCE"), text("BY"), text("CURRENT")]);
+        for why in of_this() {
+            let name = if why.disagrees { format!("but {}", fact(why)) } else { fact(why) };
+            let (current, doubt) = match &why.sync {
+                SyncState::Synced { .. } if why.source == Witness::Vifd => ("-".to_owned(), Style::new()),
+                SyncState::Synced { since } => (format!("for {}", age(*since)), Style::new()),
+                SyncState::Stale { since, .. } => (format!("no, stale for {}", age(*since)), DOUBT),
+                SyncState::Pending { .. } => ("no, not read yet".to_owned(), DOUBT),
+                SyncState::Absent => ("absent".to_owned(), DOUBT),
+            };
+            table.row([
+                Cell::styled(name, style(why)),
+                Cell::styled(plain(&why.value), style(why)),
+                why.source.to_string().into(),
+                plain(&why.by).into(),
+                Cell::styled(current, doubt),
+            ]);
+        }
+        page.table(2, &table);
+    }
+}
+
+fn fact(why: &Why) -> String {
+    why.fact.replace('_', " ")
+}
+
+fn style(why: &Why) -> Style {
+    if why.disagrees { BAD } else { Style::new() }
 }
 
 fn vif_facts(page: &mut Page, record: &InstanceRecord, n: usize, vif: &Vif) {

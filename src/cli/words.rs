@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::output::{DOUBT, Page, styled};
 use crate::{
     http::host::Sources,
-    inventory::{Address, AddressSource, Instance, PassedFunction, Staleness, Vif},
+    inventory::{Address, AddressSource, Instance, PassedFunction, Staleness, Vif, Why, Witness},
     source::{
         SyncState,
         libvirt::domain::{DomainState, Interface, Migration},
@@ -138,6 +138,23 @@ pub(super) fn doubts(page: &mut Page, sources: &Sources) {
     for line in lines {
         page.line(styled(DOUBT, line));
     }
+}
+
+/// Whether what a source says is kept current, and for how long it is or is not.
+pub(super) fn freshness(sync: &SyncState) -> String {
+    match sync {
+        SyncState::Synced { since } => format!("kept current for {}", age(*since)),
+        SyncState::Stale { since, reason } => styled(DOUBT, format!("stale for {}: {}", age(*since), plain(reason))),
+        SyncState::Pending { .. } => styled(DOUBT, "not read yet"),
+        SyncState::Absent => "absent".to_owned(),
+    }
+}
+
+/// Why a fact is believed, but for the fact.
+pub(super) fn because(why: &Why) -> String {
+    let by = format!("{}: {}", why.source, plain(&why.by));
+    // What vifd makes itself is never old.
+    if why.source == Witness::Vifd { by } else { format!("{by}; {}", freshness(&why.sync)) }
 }
 
 pub(super) fn staleness(stale: &Staleness) -> String {

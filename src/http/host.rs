@@ -3,7 +3,7 @@
 //! | path | answer |
 //! | --- | --- |
 //! | `instances` | every instance |
-//! | `instances/{id}` | one, by UUID, libvirt name or integer id |
+//! | `instances/{id}?why=` | one, by UUID, libvirt name or integer id; if `true`, with why each fact is believed |
 //! | `vifs?id=&mac=&address=&device=&ifindex=&instance=&project=` | the VIFs to which all of these apply |
 //! | `devices?kind=&controller=&owned=` | the links to which all of these apply |
 //! | `devices/{device}` | one, by name, alternative name or ifindex |
@@ -45,7 +45,7 @@ use super::{
     openapi::{Operation, Routes},
 };
 use crate::{
-    inventory::{Hypervisor, Instance, Inventory, Match, Staleness, Vif},
+    inventory::{Hypervisor, Instance, Inventory, Staleness, Vif, Why},
     mac::MacAddr,
     source::{
         SyncState,
@@ -58,6 +58,9 @@ mod counters;
 pub mod events;
 mod findings;
 mod path;
+mod who;
+
+pub use who::{Holder, Who, WhoMatch};
 
 /// An answer, with what it was made from.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -99,6 +102,9 @@ pub struct Instances {
 pub struct OneInstance {
     /// The instance.
     pub instance: InstanceRecord,
+    /// Why each fact is believed, where that was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<Vec<Why>>,
 }
 
 /// An instance with the links that carry its VIFs.
@@ -194,40 +200,6 @@ pub struct DeviceCounters {
     pub counters: Counters,
 }
 
-/// `who`
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-pub struct Who {
-    /// Everything that matched.
-    pub matches: Vec<WhoMatch>,
-}
-
-/// One thing that matched.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-pub struct WhoMatch {
-    /// What matched.
-    #[serde(flatten)]
-    pub found: Match,
-    /// The name of the link's controller; of an Open vSwitch port, the bridge.
-    pub controller_name: Option<Arc<str>>,
-    /// The processes that hold the link, a tap or macvtap, open; told by `vifctl`, which looks into `/proc`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub held_by: Vec<Holder>,
-    /// Why and since when the instance's record is not kept current; null if it is.
-    pub stale: Option<Staleness>,
-}
-
-/// A process that holds a link open.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Holder {
-    /// Its PID.
-    pub pid: u32,
-    /// The name of its program.
-    pub command: Box<str>,
-    /// The name of the guest that it runs, by its command line.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub guest: Option<Arc<str>>,
-}
-
 /// `sync`
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Sync {
@@ -254,7 +226,11 @@ pub(super) fn routes() -> Routes {
     }
     Routes::at("")
         .get("/instances", instances, operation::<Instances>("host_instances", "Every instance", "The instances."))
-        .get("/instances/{id}", instance, operation::<OneInstance>("host_instance", "One instance", "The instance."))
+        .get(
+            "/instances/{id}",
+            instance,
+            operation::<OneInstance>("host_instance", "One instance", "The instance.").query::<InstanceQuery>(),
+        )
         .get(
             "/vifs",
             vifs,
@@ -278,12 +254,7 @@ pub(super) fn routes() -> Routes {
                 "The counters.",
             ),
         )
-        .get(
-            "/who",
-            who,
-            operation::<Who>("host_who", "Whatever a thing of the host is", "Everything that matched.")
-                .query::<WhoQuery>(),
-        )
+        .get("/who", who::who, who::operation())
         .get(
             "/events",
             events::events,
@@ -403,20 +374,41 @@ async fn instances(State(app): State<App>) -> Reply<Instances> {
     reply(&inventory, Instances { instances })
 }
 
-async fn instance(State(app): State<App>, id: Result<Path<String>, PathRejection>) -> Reply<OneInstance> {
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+struct InstanceQuery {
+    /// Whether to tell why each fact is believed.
+    why: bool,
+}
+
+async fn instance(
+    State(app): State<App>,
+    id: Result<Path<String>, PathRejection>,
+    query: Result<Query<InstanceQuery>, QueryRejection>,
+) -> Reply<OneInstance> {
     let id = name(id)?;
+    let Query(InstanceQuery { why }) = query.map_err(|error| Error::BadRequest(error.body_text()))?;
     let inventory = app.inventory();
     let by_uuid = || Uuid::try_parse(&id).ok().and_then(|uuid| inventory.instance(uuid));
     let by_number = || id.parse().ok().and_then(|number| inventory.instance_by_number(number));
     match by_uuid().or_else(|| inventory.instance_by_name(&id)).or_else(by_number) {
         Some(instance) => {
+            let why = why.then(|| inventory.why(instance));
             let instance = InstanceRecord::of(&inventory, instance);
-            reply(&inventory, OneInstance { instance })
+            reply(&inventory, OneInstance { instance, why })
         }
         None if inventory.is_complete() => {
-            Err(Error::NotFound(format!("no instance has the UUID, name or number {id}")))
+            Err(Error::NotFound(format!("no instance has the UUID, name or number {id}{}", near(&inventory, &id))))
         }
         None => Err(Error::NotYetKnown),
+    }
+}
+
+/// What somebody who asked for this may have meant.
+fn near(inventory: &Inventory, name: &str) -> String {
+    match inventory.near_names(name) {
+        names if names.is_empty() => String::new(),
+        names => format!("; is it {}?", names.join(" or ")),
     }
 }
 
@@ -494,7 +486,7 @@ async fn devices(State(app): State<App>, filter: Result<Query<DeviceFilter>, Que
 fn find_link<'a>(inventory: &'a Inventory, device: &str) -> Result<&'a Arc<Link>, Error> {
     let by_index = || device.parse().ok().and_then(|index| inventory.links().get(index));
     let link = inventory.link_by_name(device).or_else(by_index);
-    link.ok_or_else(|| Error::NotFound(format!("no device has the name or index {device}")))
+    link.ok_or_else(|| Error::NotFound(format!("no device has the name or index {device}{}", near(inventory, device))))
 }
 
 async fn device(State(app): State<App>, device: Result<Path<String>, PathRejection>) -> Reply<OneDevice> {
@@ -512,25 +504,6 @@ async fn device_counters(State(app): State<App>, device: Result<Path<String>, Pa
     let counters = *counters.get(&link.index).ok_or_else(|| Error::NotFound(format!("{} is gone", link.name)))?;
     let body = DeviceCounters { index: link.index, name: Arc::clone(&link.name), view: "host".into(), counters };
     reply(&inventory, body)
-}
-
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct WhoQuery {
-    /// A name, MAC address, ifindex, id, socket or Open vSwitch port (`br-int:5`).
-    thing: String,
-}
-
-async fn who(State(app): State<App>, query: Result<Query<WhoQuery>, QueryRejection>) -> Reply<Who> {
-    let Query(WhoQuery { thing }) = query.map_err(|error| Error::BadRequest(error.body_text()))?;
-    let inventory = app.inventory();
-    let matches = inventory.find(&thing).into_iter().map(|found| WhoMatch {
-        controller_name: found.link.as_ref().and_then(|link| controller_name(&inventory, link)),
-        held_by: Vec::new(),
-        stale: found.instance.as_ref().and_then(|instance| inventory.staleness(instance)),
-        found,
-    });
-    reply(&inventory, Who { matches: matches.collect() })
 }
 
 async fn sync(State(app): State<App>) -> Reply<Sync> {

@@ -73,6 +73,8 @@ pub enum MatchedBy {
     Process,
     /// An instance's UUID.
     InstanceUuid,
+    /// An instance's integer id.
+    InstanceNumber,
     /// An instance's libvirt name.
     InstanceName,
     /// An instance's display name.
@@ -80,7 +82,7 @@ pub enum MatchedBy {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Key<'a> {
+pub(super) enum Key<'a> {
     Instance(u32),
     Vif(VifPosition),
     Link(u32),
@@ -102,7 +104,7 @@ impl Inventory {
     /// bridge.
     #[must_use]
     pub fn find(&self, thing: &str) -> Vec<Match> {
-        let mut found = Found { inventory: self, by: BTreeMap::new() };
+        let mut found = Found::new(self);
         for index in self.links_by_name.get(thing) {
             found.link(index, MatchedBy::DeviceName);
         }
@@ -172,7 +174,12 @@ impl Inventory {
                 found.add(Key::Instance(n), MatchedBy::DisplayName);
             }
         }
-        found.matches()
+        if let Ok(number) = thing.parse() {
+            for instance in self.by_key.number.get(&number) {
+                found.add(Key::Instance(instance), MatchedBy::InstanceNumber);
+            }
+        }
+        found.matches(usize::MAX)
     }
 }
 
@@ -210,13 +217,22 @@ impl<'a> Wanted<'a> {
     }
 }
 
-struct Found<'a> {
+/// What was found so far.
+pub(super) struct Found<'a> {
     inventory: &'a Inventory,
     by: BTreeMap<Key<'a>, Vec<MatchedBy>>,
 }
 
 impl<'a> Found<'a> {
-    fn add(&mut self, key: Key<'a>, matched_by: MatchedBy) {
+    pub(super) fn new(inventory: &'a Inventory) -> Self {
+        Self { inventory, by: BTreeMap::new() }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by.len()
+    }
+
+    pub(super) fn add(&mut self, key: Key<'a>, matched_by: MatchedBy) {
         let by = self.by.entry(key).or_default();
         if !by.contains(&matched_by) {
             by.push(matched_by);
@@ -224,7 +240,7 @@ impl<'a> Found<'a> {
     }
 
     /// A port stands for the VIFs that are plugged into it, else for the link that it is, else for itself.
-    fn port(&mut self, port: &'a Arc<Port>, matched_by: MatchedBy) {
+    pub(super) fn port(&mut self, port: &'a Arc<Port>, matched_by: MatchedBy) {
         let inventory = self.inventory;
         let mut plugged = inventory.by_carrier.ovs_port.get(&*port.name).peekable();
         if plugged.peek().is_none() {
@@ -255,7 +271,7 @@ impl<'a> Found<'a> {
 
     /// A link stands for the VIFs that it carries, or that are its card's virtual functions; for itself only if there are
     /// none.
-    fn link(&mut self, index: u32, matched_by: MatchedBy) {
+    pub(super) fn link(&mut self, index: u32, matched_by: MatchedBy) {
         let Carriers { device, virtual_function, .. } = &*self.inventory.by_carrier;
         let mut carried = device.get(&index).chain(virtual_function.get(&index)).map(Key::Vif).peekable();
         if carried.peek().is_none() {
@@ -266,7 +282,8 @@ impl<'a> Found<'a> {
         }
     }
 
-    fn matches(self) -> Vec<Match> {
+    /// The first so many.
+    pub(super) fn matches(self, most: usize) -> Vec<Match> {
         let inventory = self.inventory;
         let to_match = |(key, matched_by)| match key {
             Key::Link(index) => {
@@ -296,7 +313,7 @@ impl<'a> Found<'a> {
                 }
             }
         };
-        self.by.into_iter().map(to_match).collect()
+        self.by.into_iter().take(most).map(to_match).collect()
     }
 }
 
@@ -321,6 +338,7 @@ impl fmt::Display for MatchedBy {
             Self::FunctionMac => "MAC address of the virtual function",
             Self::Process => "PID",
             Self::InstanceUuid => "instance UUID",
+            Self::InstanceNumber => "integer id",
             Self::InstanceName => "instance name",
             Self::DisplayName => "display name",
         })

@@ -1,4 +1,4 @@
-//! The join: pure, from what all sources say at one moment to one [`Inventory`].
+//! The join: pure but for the time of changes, from what all sources say at one moment to one [`Inventory`].
 
 use std::{cell::OnceCell, collections::BTreeSet, net::IpAddr, path::Path, sync::Arc};
 
@@ -19,6 +19,7 @@ use crate::{
             Domains, Unreadable,
             domain::{Attachment, Domain, Interface},
         },
+        moment::Moment,
         netlink::link::{Link, LinkKind, Links},
         ovsdb::rows::{Port, Ports},
     },
@@ -73,6 +74,7 @@ pub fn join(view: &View, template: &NameTemplate, previous: &Inventory) -> Inven
     };
     let joint = Joint {
         generation,
+        now: Moment::now(),
         template,
         shared: &shared,
         same_shared: shared == previous.origin.shared,
@@ -182,6 +184,8 @@ impl<'a> Difference<'a> {
 /// One join.
 struct Joint<'a> {
     generation: u64,
+    /// When what differs from before was seen.
+    now: Moment,
     template: &'a NameTemplate,
     shared: &'a SharedStarts,
     same_shared: bool,
@@ -234,8 +238,12 @@ impl Joint<'_> {
         {
             return Arc::clone(before);
         }
-        let fresh = Instance { revision: before.revision, ..self.make(uri, domain, unreadable) };
-        if **before == fresh { Arc::clone(before) } else { Arc::new(Instance { revision: self.generation, ..fresh }) }
+        let (Instance { revision, changed, .. }, fresh) = (&**before, self.make(uri, domain, unreadable));
+        let unchanged = Instance { revision: *revision, changed: *changed, ..fresh };
+        if **before == unchanged {
+            return Arc::clone(before);
+        }
+        Arc::new(Instance { revision: self.generation, changed: self.now, ..unchanged })
     }
 
     fn may_differ(&self, n: usize) -> bool {
@@ -275,6 +283,7 @@ impl Joint<'_> {
             hypervisor: Arc::clone(uri),
             hypervisor_type: Arc::clone(&domain.kind),
             revision: self.generation,
+            changed: self.now,
             unreadable,
             process: domain.process,
             warnings: domain.warnings.clone(),
@@ -376,13 +385,13 @@ impl Carriers {
     }
 }
 
-fn positions(instances: &[Arc<Instance>]) -> impl Iterator<Item = (&Vif, VifPosition)> {
+pub(super) fn positions(instances: &[Arc<Instance>]) -> impl Iterator<Item = (&Vif, VifPosition)> {
     (0..).zip(instances).flat_map(|(instance, record)| {
         (0..).zip(&record.vifs).map(move |(vif, record)| (record, VifPosition { instance, vif }))
     })
 }
 
-fn names(link: &Link) -> impl Iterator<Item = &Arc<str>> {
+pub(super) fn names(link: &Link) -> impl Iterator<Item = &Arc<str>> {
     link.altnames.iter().chain([&link.name])
 }
 

@@ -111,3 +111,83 @@ fn colours_are_for_terminals_and_for_those_who_want_them() {
     assert!(is_coloured(&host.said(&["list", "--color", "always"])));
     assert!(!is_coloured(&host.said(&["list", "--color", "always", "-o", "json"])));
 }
+
+#[test]
+fn who_takes_the_beginning_of_anything_and_says_that_it_is_one() {
+    let host = host();
+    for whole in [PORT, "FA-16-3E-00-00-2A", "fa16.3e00.002a", "10.0.0.45", "tapa756caef-c7"] {
+        let said = host.said(&["who", whole]);
+        assert!(said.starts_with(&format!("VIF {PORT} (fa:16:3e:00:00:2a) of instance")), "{said}");
+        assert!(said.contains("id from      the cloud's metadata: the instance's one port"), "{said}");
+        assert!(said.contains("device from  the kernel's links: no link has the name tapa756caef-c7;"), "{said}");
+    }
+    for beginning in ["a756", "fa163e", "FA:16:3", "10.0.0.4", "tapa7", "TAPA"] {
+        let said = host.said(&["who", beginning]);
+        assert!(
+            said.starts_with(&format!("Nothing is {beginning} as a whole; this begins so:\n\nVIF {PORT}")),
+            "{said}"
+        );
+        assert_eq!(host.vifd.get(&format!("/host/v1/who?thing={beginning}"))["by_beginning"], true);
+    }
+    let said = host.said(&["who", "42"]);
+    assert!(said.contains("Instance instance-0000002a") && said.contains("integer id"), "{said}");
+
+    // Both VIFs, and whatever device of this machine has the letters.
+    let said = host.said(&["who", "te"]);
+    assert!(said.contains("testnet0"), "{said}");
+    let (said, status) = host.vifd.vifctl(&["who", "instnace-0000002a"]);
+    assert_eq!(status, Some(1));
+    for words in ["Did you mean instance-0000002a?", "Searched: names"] {
+        assert!(said.contains(words), "{said}");
+    }
+}
+
+#[test]
+fn show_takes_what_leads_to_one_instance_and_tells_why_it_believes_each_fact() {
+    let host = host();
+    for thing in [WEB, "42", "instance-0000002a", "fa:16:3e:00:00:2a", "a756", "tapa756caef-c7", "10.0.0.45"] {
+        assert!(host.said(&["show", thing]).contains(WEB), "{thing}");
+    }
+    for (thing, words) in [
+        ("instance-0000002b", "is it instance-0000002a?"),
+        ("lo", "lo belongs to no instance; see `vifctl who lo`"),
+        ("nothing-like-it", "no instance has the UUID, name or number nothing-like-it"),
+    ] {
+        let (said, status) = host.vifd.vifctl(&["show", thing]);
+        assert!(status == Some(1) && said.contains(words), "{said}");
+    }
+
+    let why = host.said(&["show", "42", "--why"]);
+    let line =
+        |of: &str| why.lines().find(|line| line.contains(of)).unwrap_or_else(|| panic!("{of}:\n{why}")).to_owned();
+    assert!(line(PORT).starts_with("VIF 0"), "{why}");
+    for (fact, by) in [
+        ("fa:16:3e:00:00:2a", "the domain's XML      <mac address>"),
+        ("10.0.0.45", "the cloud's metadata  a fixed address of the port"),
+        ("missing", "the kernel's links    no link has the name tapa756caef-c7"),
+    ] {
+        assert!(line(fact).contains(by) && line(fact).contains(" for "), "{why}");
+    }
+    let narrow = without_styles(&host.on_terminal(80, "", "show 42 --why"));
+    assert!(
+        narrow.contains("mac          fa:16:3e:00:00:2a\n               the domain's XML: <mac address>; kept"),
+        "{narrow}"
+    );
+}
+
+#[test]
+fn list_shows_what_is_asked_for() {
+    let host = host();
+    let rows = |filter: &[&str]| host.vifd.vifctl(&[&["list", "--no-headers"], filter].concat());
+    for (filter, count) in [
+        (&["--project", "shop"][..], 2),
+        (&["--project", "bf75459b5c334ca1ada07d66736389fc", "--bridge", "br0"], 1),
+        (&["--state", "running"], 3),
+    ] {
+        let (text, status) = rows(filter);
+        assert!(status == Some(0) && text.lines().count() == count, "{filter:?}:\n{text}");
+    }
+    for filter in [["--project", "other"], ["--state", "shut-off"], ["--bridge", "br1"]] {
+        assert_eq!(rows(&filter), ("No instances.\n".to_owned(), Some(1)), "{filter:?}");
+    }
+}

@@ -43,7 +43,9 @@ fn vifctl(hypervisor: &Hypervisor, arguments: &str) -> Said {
 fn instances(answer: &Value) -> Value {
     let mut instances = answer["instances"].clone();
     for instance in instances.as_array_mut().unwrap() {
-        instance.as_object_mut().unwrap().remove("revision").unwrap();
+        for past in ["revision", "changed"] {
+            instance.as_object_mut().unwrap().remove(past).unwrap();
+        }
     }
     instances
 }

@@ -155,8 +155,11 @@ fn changed(mut view: View, change: Change) -> View {
 
 /// Everything but what tells of the past.
 fn content(inventory: &Inventory) -> String {
-    let instances: Vec<_> =
-        inventory.instances.iter().map(|instance| Instance { revision: 0, ..Instance::clone(instance) }).collect();
+    let instances: Vec<_> = inventory
+        .instances
+        .iter()
+        .map(|instance| Instance { revision: 0, changed: Moment::LONG_AGO, ..Instance::clone(instance) })
+        .collect();
     let Inventory { netlink, ovsdb, hypervisors, by_key, by_carrier, by_address, links_by_name, links_by_mac, .. } =
         inventory;
     format!(
