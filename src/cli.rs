@@ -19,6 +19,7 @@ use self::{
     bug_report::BugReport,
     client::{Client, ClientError, Whom},
     doctor::Doctor,
+    history::Past,
     list::List,
     output::Output,
     path::Path,
@@ -33,6 +34,7 @@ mod bug_report;
 mod change;
 mod client;
 mod doctor;
+mod history;
 mod list;
 mod output;
 mod path;
@@ -41,6 +43,7 @@ mod process;
 mod show;
 mod status;
 mod table;
+mod time;
 mod top;
 mod watch;
 mod who;
@@ -76,6 +79,8 @@ enum Command {
     ///
     /// Exit status: 0 nothing is wrong, 10 there are warnings, 11 there are errors.
     Doctor(Doctor),
+    /// Who had a thing at a moment, or what became of it: from the flight recorder
+    History(Past),
     /// Whether what the daemon knows is being kept current
     Status(Status),
     /// An archive of what is known and logged on this host, without secrets, for whoever is to help
@@ -113,6 +118,7 @@ impl Command {
             Self::Who(who) => who.run(client, output),
             Self::Path(path) => path.run(client, output),
             Self::Top(top) => top.run(client, output),
+            Self::History(past) => past.run(client, output),
             Self::Watch(watch) => watch.run(client, output),
             Self::Doctor(doctor) => return doctor.run(client, output),
             Self::Status(status) => status.run(client, output),

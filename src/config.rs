@@ -38,6 +38,8 @@ pub struct Config {
     pub socket_group: Option<Group>,
     /// Where the records are kept for the next start; an empty string keeps none. Default `/var/lib/vifd/cache`.
     pub cache: PathBuf,
+    /// The flight recorder.
+    pub journal: JournalConfig,
     /// How the cloud names its domains, for callers that know an instance by its integer id.
     /// Default `instance-%08x`; Nova's `instance_name_template`.
     pub instance_name_template: NameTemplate,
@@ -61,6 +63,20 @@ pub struct Config {
     pub leases: LeasesConfig,
     /// What is not as it should be.
     pub findings: FindingsConfig,
+}
+
+/// `[journal]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct JournalConfig {
+    /// Where every change is recorded, for `vifctl history`; an empty string records none. Default
+    /// `/var/lib/vifd/journal.db`.
+    pub path: PathBuf,
+    /// How large that may become, in bytes: then the oldest is deleted. Default 64 MiB.
+    pub max_size: u64,
+    /// How long what has ended is kept. Default `"90d"`.
+    #[serde(with = "humantime_serde")]
+    pub max_age: Duration,
 }
 
 /// `[http]`
@@ -180,6 +196,7 @@ impl Default for Config {
             socket_mode: FileMode(0o660),
             socket_group: None,
             cache: PathBuf::from("/var/lib/vifd/cache"),
+            journal: JournalConfig::default(),
             instance_name_template: NameTemplate::default(),
             worker_threads: WorkerThreads(2),
             log: LogFilter("info".to_owned()),
@@ -197,6 +214,16 @@ impl Default for Config {
 
 /// Where the daemon serves, and `vifctl` looks for it, when nothing else is said.
 pub const DEFAULT_SOCKET: &str = "/run/vifd/vifd.sock";
+
+impl Default for JournalConfig {
+    fn default() -> Self {
+        Self {
+            path: PathBuf::from("/var/lib/vifd/journal.db"),
+            max_size: 64 << 20,
+            max_age: Duration::from_secs(90 * 86_400),
+        }
+    }
+}
 
 impl Default for HttpConfig {
     fn default() -> Self {

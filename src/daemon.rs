@@ -10,6 +10,7 @@
 //! | `processes` (of a [`private`] daemon) | `/proc`, what the hypervisors could not tell | `Snapshot<Domains>` |
 //! | `inventory` | all snapshots | `Arc<Inventory>`, doubtful instances |
 //! | `changes` | `Arc<Inventory>` | the recent changes, for streams of events |
+//! | `journal` | the recent changes, the inventory | rows in the flight recorder's file |
 //! | `cache` | domains, ports | the file for the next start |
 //! | `births` | the inventory | since when each link exists |
 //! | `counters` | questions from `http` and `findings` | counters from the kernel |
@@ -54,6 +55,7 @@ use crate::{
         births::{self, Births},
         recent::Recent,
     },
+    journal::{self, JournalState, history::Journal},
     meters::Meters,
     source::{
         Snapshot, SyncState, chain, leases,
@@ -234,6 +236,19 @@ impl Daemon {
 
         let (recent, follow_changes) = Recent::new(inventory.clone());
         tasks.spawn(named("changes", until(stop, follow_changes)));
+        let (journal_tx, journal) = watch::channel(JournalState::Off);
+        let journal = Journal::new(&config.journal.path, journal);
+        if matches!(door, Door::Open { .. }) && !config.journal.path.as_os_str().is_empty() {
+            let record = journal::run(
+                config.journal,
+                inventory.clone(),
+                recent.clone(),
+                journal_tx,
+                health.clone(),
+                stop.clone(),
+            );
+            tasks.spawn(named("journal", record));
+        }
         let events = Events::new(recent, config.http.event_heartbeat, stop.clone());
 
         let (findings_tx, findings) = watch::channel(Arc::default());
@@ -247,7 +262,8 @@ impl Daemon {
         tasks.spawn(named("findings", until(stop, findings::run(look_at, config.findings, findings_tx))));
 
         let epoch = now().as_millisecond();
-        let app = App { inventory: inventory.clone(), findings, counters, rereads, epoch, auth, metrics, events };
+        let app =
+            App { inventory: inventory.clone(), findings, counters, rereads, epoch, auth, metrics, journal, events };
         let front = Front::new(app.clone(), &config.http);
         match door {
             Door::Open { unix, tcp, scrapers, tls, reload } => {

@@ -119,6 +119,8 @@ pub enum Code {
     SocketOpen,
     /// The records for the next start cannot be written.
     CacheNotWritten,
+    /// Changes are not recorded.
+    JournalNotWritten,
 }
 
 impl Code {

@@ -14,6 +14,8 @@ use crate::source::moment::Moment;
 pub enum Part {
     /// The records for the next start.
     Cache,
+    /// The flight recorder.
+    Journal,
 }
 
 /// Since when and why a part cannot do its work.

@@ -34,6 +34,7 @@ use self::{
 use crate::{
     findings::Findings,
     inventory::Inventory,
+    journal::history::Journal,
     source::{libvirt::reread::Rereads, netlink::CounterReader},
 };
 
@@ -64,6 +65,8 @@ pub struct App {
     pub auth: Arc<Authenticator>,
     /// What scrapes need.
     pub metrics: Metrics,
+    /// Every change of the past, to be looked up.
+    pub journal: Journal,
     /// Every change, to be followed.
     pub events: Events,
 }

@@ -49,6 +49,7 @@
 //! | [`health`] | what parts of the daemon say about themselves |
 //! | [`inventory::path`] | which way the frames of a VIF take on this host, and where it is broken |
 //! | [`cache`] | domains and ports on disk, for the first answers after a restart |
+//! | [`journal`] | the flight recorder: every change of record on disk, and reading it |
 //! | [`http`] | the Compute API ([`http::compute`]) and the host's own API ([`http::host`]) |
 //! | `http::openapi` | the routes with their descriptions, and the document that is made from them |
 //! | [`http::auth`] | who asks: by the socket, a proxy's word, Keystone; and what they may see |
@@ -84,6 +85,7 @@ pub mod findings;
 pub mod health;
 pub mod http;
 pub mod inventory;
+pub mod journal;
 pub mod mac;
 pub mod meters;
 pub mod pci;

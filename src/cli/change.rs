@@ -44,6 +44,21 @@ pub(super) fn line(change: &Change) -> String {
     text
 }
 
+/// What a record says, for a moment at which it was so.
+pub(super) fn statement(record: &Record) -> String {
+    match record {
+        Record::Instance(facts) => format!("{}, {}", instance(&facts.instance), facts.state),
+        Record::Vif(facts) => {
+            let addresses: String =
+                facts.addresses.iter().map(|known| format!(", {} ({})", known.address, known.by)).collect();
+            format!("{}, {}{addresses}", vif(facts), carried_by(facts))
+        }
+        Record::Device(facts) => format!("{}, {}", device(facts), device_state(facts)),
+        Record::Port(_) => appeared(record),
+        Record::Source(source) => format!("{}, {}", plain(&source.source), source.state),
+    }
+}
+
 fn appeared(record: &Record) -> String {
     match record {
         Record::Instance(facts) => format!("{} appeared, {}", instance(&facts.instance), facts.state),

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     http::host::{Answer, Sources, Sync},
+    journal::JournalState,
     source::SyncState,
 };
 
@@ -24,7 +25,8 @@ impl Status {
 
 impl Readable for Answer<Sync> {
     fn text(&self, page: &mut Page) {
-        let Sync { version, ready, instances, vifs, links, ovs_ports, dropped_identity_headers: dropped } = &self.body;
+        let Sync { version, ready, instances, vifs, links, ovs_ports, dropped_identity_headers: dropped, journal } =
+            &self.body;
         let ready = if *ready { "ready".to_owned() } else { styled(DOUBT, "not ready") };
         let ports = match &self.sources.ovsdb {
             SyncState::Absent => String::new(),
@@ -47,6 +49,10 @@ impl Readable for Answer<Sync> {
             table.row([plain(name).into(), state, since.into(), plain(sync.reason().unwrap_or("-")).into()]);
         }
         page.table(0, &table);
+        if let JournalState::Stopped { since, reason } = journal {
+            let text = format!("changes are not recorded for {}: {}", age((*since).into()), plain(reason));
+            page.line(format!("\n{}", styled(DOUBT, text)));
+        }
         if *dropped > 0 {
             page.line(format!("\n{dropped} identity headers were dropped: who sent them is no named proxy"));
         }

@@ -38,3 +38,19 @@ pub(super) fn cache_not_written(scene: &Scene, found: &mut Vec<Finding>) {
             .try_command("ls -ld /var/lib/vifd"),
     );
 }
+
+pub(super) fn journal_not_written(scene: &Scene, found: &mut Vec<Finding>) {
+    let Some(trouble) = scene.surroundings.troubles.get(&Part::Journal) else { return };
+    found.push(
+        finding(Code::JournalNotWritten, Severity::Warning, Subject::called(SubjectKind::Daemon, "journal"))
+            .says("changes are not recorded")
+            .because(trouble.reason.to_string())
+            .because(format!("since {}", jiff::Timestamp::from(trouble.since)))
+            .advise(
+                "Answers are not affected. What changes now, vifctl history will not be able to tell later. Is the disk \
+                 full, or the directory not writable?",
+            )
+            .try_command("df -h /var/lib/vifd")
+            .try_command("ls -ld /var/lib/vifd"),
+    );
+}

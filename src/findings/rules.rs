@@ -55,6 +55,7 @@ const RULES: &[Rule] = &[
     rule(Code::SocketRefused, &[], source::socket_refused),
     rule(Code::SocketOpen, &[], agent::socket_open),
     rule(Code::CacheNotWritten, &[], agent::cache_not_written),
+    rule(Code::JournalNotWritten, &[], agent::journal_not_written),
 ];
 
 /// How many rules there are.

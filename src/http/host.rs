@@ -13,6 +13,7 @@
 //! | `events?since=&instance=&device=&thing=` | every change as it is seen, as server-sent events: see [`events`] |
 //! | `findings?code=&severity=&subject=&unconfirmed=` | what is not as it should be, the worst first |
 //! | `path?thing=` | every hop of the way that the frames of a thing's VIFs take on this host |
+//! | `history?thing=&at=&since=&until=&limit=` | who had a thing at a moment, or what happened to it, from the journal |
 //! | `sync` | whether each source is kept current, and how much there is |
 //!
 //! Every answer carries the generation of the inventory that it was made from and the state of each source. The types
@@ -46,6 +47,7 @@ use super::{
 };
 use crate::{
     inventory::{Hypervisor, Instance, Inventory, Staleness, Vif, Why},
+    journal::{JournalState, history::History},
     mac::MacAddr,
     source::{
         SyncState,
@@ -57,6 +59,7 @@ use crate::{
 mod counters;
 pub mod events;
 mod findings;
+mod history;
 mod path;
 mod who;
 
@@ -218,6 +221,9 @@ pub struct Sync {
     /// How many identity headers were dropped since the start, because somebody sent them who is no named proxy.
     #[serde(default)]
     pub dropped_identity_headers: u64,
+    /// Whether changes are recorded, for `history`.
+    #[serde(default)]
+    pub journal: JournalState,
 }
 
 pub(super) fn routes() -> Routes {
@@ -276,6 +282,16 @@ pub(super) fn routes() -> Routes {
             .query::<FindingFilter>(),
         )
         .get(
+            "/history",
+            history::history,
+            operation::<History>(
+                "host_history",
+                "What became of a thing, or what it was at a moment",
+                "What is known.",
+            )
+            .query::<history::HistoryQuery>(),
+        )
+        .get(
             "/sync",
             sync,
             operation::<Sync>(
@@ -299,6 +315,7 @@ enum Error {
     MethodNotAllowed,
     CountersUnavailable,
     TooManyStreams,
+    NoJournal(String),
 }
 
 /// What is wrong.
@@ -334,6 +351,7 @@ impl IntoResponse for Error {
             Self::MethodNotAllowed => {
                 (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this API is read-only".to_owned())
             }
+            Self::NoJournal(message) => (StatusCode::SERVICE_UNAVAILABLE, "no_journal", message),
             Self::TooManyStreams => {
                 let message = "every stream is taken".to_owned();
                 (StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", message)
@@ -516,6 +534,7 @@ async fn sync(State(app): State<App>) -> Reply<Sync> {
         links: inventory.links().len(),
         ovs_ports: inventory.ports().len(),
         dropped_identity_headers: app.auth.dropped(),
+        journal: app.journal.state.borrow().clone(),
     };
     reply(&inventory, body)
 }

@@ -408,7 +408,7 @@ impl PortFacts {
 }
 
 impl SourceFacts {
-    pub(super) fn of(name: &str, sync: &SyncState) -> Self {
+    pub(crate) fn of(name: &str, sync: &SyncState) -> Self {
         let state = match sync {
             SyncState::Pending { .. } => SourceState::Pending,
             SyncState::Absent => SourceState::Absent,
@@ -431,7 +431,7 @@ pub fn all(inventory: &Inventory) -> impl Iterator<Item = Record> {
 }
 
 /// Every source with its name.
-pub(super) fn sources(inventory: &Inventory) -> impl Iterator<Item = (&str, &SyncState)> {
+pub(crate) fn sources(inventory: &Inventory) -> impl Iterator<Item = (&str, &SyncState)> {
     let Inventory { netlink, neighbours, ovsdb, leases, hypervisors, .. } = inventory;
     let host = [("netlink", netlink), ("neighbours", neighbours), ("ovsdb", ovsdb), ("leases", leases)];
     let host = host.into_iter().filter_map(|(name, sync)| Some((name, sync.as_ref()?)));

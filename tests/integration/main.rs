@@ -24,6 +24,7 @@
 //! * `metrics` scrapes as Prometheus does, while real guests send and receive;
 //! * `monitoring` has a real Prometheus scrape, with the packaged rules and the queries of the dashboard;
 //! * `events` follows the stream of changes;
+//! * `history` asks the flight recorder;
 //! * `watch` has `vifctl` follow it;
 //! * `disk` takes no records;
 //! * `findings` provokes each finding and mends it, and looks for findings where all is well;
@@ -50,6 +51,7 @@ mod disk;
 mod events;
 mod findings;
 mod guests;
+mod history;
 mod identity;
 mod keystone;
 mod kinds;

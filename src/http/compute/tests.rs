@@ -3,6 +3,7 @@
 
 use std::{
     io::Write,
+    path::Path,
     process::{Command, Stdio},
     sync::Arc,
     time::Duration,
@@ -29,6 +30,7 @@ use crate::{
         recent::Recent,
         testing::{PORT, WEB, bridged, joined, link, nova, ovs_port, view, with_ports},
     },
+    journal::{JournalState, history::Journal},
     meters::Meters,
     source::{libvirt::reread::Rereads, moment::Moment, netlink::CounterReader, ovsdb::rows::Port},
 };
@@ -106,9 +108,10 @@ pub(in crate::http) async fn ask(inventory: Inventory, mut request: Request) -> 
     let auth = Authenticator::new(Admins { own: 0, group: 0 }, None).unwrap().into();
     let inventory = watch::channel(Arc::new(inventory)).1;
     let (recent, _) = Recent::new(inventory.clone());
+    let journal = Journal::new(Path::new(""), watch::channel(JournalState::Off).1);
     let events = Events::new(recent, Duration::from_secs(60), CancellationToken::new());
     let findings = watch::channel(Arc::default()).1;
-    let app = App { inventory, findings, counters, rereads, epoch: 1, auth, metrics, events };
+    let app = App { inventory, findings, counters, rereads, epoch: 1, auth, metrics, journal, events };
     request.extensions_mut().get_or_insert_with(Identity::admin);
     MapRequestLayer::new(normalize).layer(super::super::router(app)).oneshot(request).await.unwrap()
 }

@@ -35,6 +35,9 @@ impl Vifd {
         if !config.contains("cache = ") {
             own += &format!("cache = '{}'\n", dir.join("vifd.cache").display());
         }
+        if !config.contains("[journal]") {
+            own += &format!("journal.path = '{}'\n", dir.join("journal.db").display());
+        }
         // That of a private hypervisor; elsewhere there is none, and certainly not this machine's.
         let section = format!("[ovsdb]\nsocket = '{}'\n", dir.join("run/openvswitch/db.sock").display());
         let config = match config.split_once("[ovsdb]\n") {
