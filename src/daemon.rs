@@ -7,7 +7,7 @@
 //! | `leases` | the files of libvirt's DHCP servers | `Snapshot<Leases>` |
 //! | `rereads` | instances that callers ask for | batches of them |
 //! | `libvirt` (per hypervisor) | libvirt's events, doubtful instances, those asked for | `Snapshot<Domains>` |
-//! | `processes` (of a [`private`] daemon) | `/proc`, what the hypervisors could not tell | `Snapshot<Domains>` |
+//! | `processes` (of a `private` daemon) | `/proc`, what the hypervisors could not tell | `Snapshot<Domains>` |
 //! | `inventory` | all snapshots | `Arc<Inventory>`, doubtful instances |
 //! | `changes` | `Arc<Inventory>` | the recent changes, for streams of events |
 //! | `journal` | the recent changes, the inventory | rows in the flight recorder's file |
@@ -20,7 +20,7 @@
 //! | `systemd` | the inventory | `READY=1`, `STATUS=` |
 //!
 //! No task ends before the shutdown; one that does is a bug, and stops the daemon so that systemd starts a fresh one.
-//! The shutdown of a [`private`] daemon begins when its client leaves.
+//! The shutdown of a `private` daemon begins when its client leaves.
 
 use std::{collections::HashSet, convert::Infallible, fs, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 

@@ -3,8 +3,8 @@
 //! In: the inventory, the counters now and then, the sockets' permissions, and what parts of the daemon say about
 //! themselves. Out: [`Findings`], published whole.
 //!
-//! `rules` are pure: from one [`Scene`](scene::Scene) to what does not look right in it. A moment's look proves little (a
-//! guest that starts has a device before it has a description), so [`confirm`] raises only what holds over several
+//! `rules` are pure: from one `Scene` to what does not look right in it. A moment's look proves little (a
+//! guest that starts has a device before it has a description), so `confirm` raises only what holds over several
 //! looks, and clears it after as many. What a lost source would have to prove is neither raised nor cleared.
 //!
 //! A look is made when the inventory has changed, and while anything is undecided, some seconds after the one before.

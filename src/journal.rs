@@ -1,6 +1,6 @@
 //! The flight recorder: every change of record, on disk, so that it can be asked long afterwards who had what.
 //!
-//! In: the recent changes, and the inventory where those do not suffice. Out: rows ([`store`]), which `history` reads
+//! In: the recent changes, and the inventory where those do not suffice. Out: rows (`store`), which `history` reads
 //! ([`history`]), and a [`JournalState`]. Nothing is written while nothing changes. Where the file cannot be written,
 //! recording stops and says so, and everything else goes on; it resumes by itself.
 //!
