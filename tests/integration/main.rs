@@ -53,6 +53,7 @@ mod findings;
 mod guests;
 mod history;
 mod identity;
+mod incidents;
 mod keystone;
 mod kinds;
 mod libvirt;
