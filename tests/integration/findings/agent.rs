@@ -121,11 +121,11 @@ fn the_doctor_tells_what_is_wrong_since_when_and_what_to_do() {
     let lines: Vec<_> = text.lines().collect();
     assert_eq!(lines[..3], ["1 error and 1 warning.", "", &format!("ERROR  device-down  {one}")], "{text}");
     for part in [
-        format!("  evidence      kernel: {one} (ifindex "),
-        "  concerns      1 VIF of instance-00000001".to_owned(),
-        "  since         seen for ".to_owned(),
-        format!("                  ip link set dev {one} up"),
-        "  read          docs/findings.md#device-down".to_owned(),
+        format!("  evidence     kernel: {one} (ifindex "),
+        "  concerns     1 VIF of instance-00000001".to_owned(),
+        "  since        seen for ".to_owned(),
+        format!("                 ip link set dev {one} up"),
+        "  read         docs/findings.md#device-down".to_owned(),
         "WARNING  device-leaked  vnet7".to_owned(),
     ] {
         assert!(text.contains(&part), "{part}:\n{text}");
