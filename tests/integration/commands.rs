@@ -46,7 +46,11 @@ impl Host {
         let socket = self.vifd.socket.display();
         let command = format!("stty cols {columns}; {environment} {VIFCTL} --socket {socket} {arguments}");
         let mut script = Command::new("script");
-        script.args(["-qec", &command, "/dev/null"]).env_remove("NO_COLOR").env("TERM", "xterm").stdin(Stdio::null());
+        script.args(["-qec", &command, "/dev/null"]).env("TERM", "xterm").stdin(Stdio::null());
+        // Those who run the tests may have wishes of their own. `CI` makes even a dumb terminal one with colours.
+        for wish in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "CI"] {
+            script.env_remove(wish);
+        }
         let output = script.output().unwrap();
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).unwrap().replace("\r\n", "\n")

@@ -56,7 +56,7 @@ impl Relay {
 }
 
 /// What a leak would add to.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 struct Holdings {
     threads: usize,
     descriptors: usize,
@@ -67,6 +67,12 @@ fn holdings(hypervisor: &Hypervisor, pid: &str) -> Holdings {
     let entries = |what: &str| fs::read_dir(format!("/proc/{pid}/{what}")).unwrap().count();
     let clients = hypervisor.run("virt-admin -c libvirtd:///system client-list libvirtd");
     Holdings { threads: entries("task"), descriptors: entries("fd"), clients: clients.lines().count() }
+}
+
+impl Holdings {
+    fn is_within(&self, other: &Self) -> bool {
+        self.threads <= other.threads && self.descriptors <= other.descriptors && self.clients <= other.clients
+    }
 }
 
 fn resident_kib(pid: &str) -> u64 {
@@ -90,7 +96,7 @@ fn followed_since(vifd: &Vifd, before: &[Value]) -> Vec<Value> {
 
 #[test]
 #[ignore = "needs root: run by make test"]
-fn a_thousand_lost_connections_leave_nothing_behind() {
+fn two_thousand_lost_connections_leave_nothing_behind() {
     let hypervisor = Hypervisor::start();
     hypervisor.create_guest(1, 2);
     let socket = |name: &str| hypervisor.dir().join(name);
@@ -107,22 +113,22 @@ fn a_thousand_lost_connections_leave_nothing_behind() {
             last = followed_since(&vifd, &last);
         }
     };
-    let begin = holdings(&hypervisor, &pid);
-    // Some of what is allocated the first times is kept for good, by libvirt and by the allocator.
-    cut(100);
-    let resident = resident_kib(&pid);
+    // What is kept for good is so by then: allocations of libvirt's first times, the opened journal, and as many recent
+    // changes as are kept.
+    cut(600);
+    let (begin, resident) = (holdings(&hypervisor, &pid), resident_kib(&pid));
     cut(400);
     let mut end = holdings(&hypervisor, &pid);
     eventually("the last threads and connections end", || {
         end = holdings(&hypervisor, &pid);
-        (end == begin).then_some(())
+        end.is_within(&begin).then_some(())
     });
     let grown = resident_kib(&pid).saturating_sub(resident);
-    eprintln!("{begin:?} before and after; {resident} KiB after 200 losses, {grown} KiB more after 1,000");
+    eprintln!("{begin:?} after 1,200 losses, {end:?} after 2,000; {resident} KiB, then {grown} KiB more");
     assert!(grown < 1024, "{grown} KiB in 800 losses");
 
     hypervisor.create_guest(2, 1);
-    agree(&hypervisor, &vifd, "a thousand lost connections and a new guest");
+    agree(&hypervisor, &vifd, "two thousand lost connections and a new guest");
 }
 
 #[test]
