@@ -9,7 +9,7 @@ PREFIX ?= /usr
 SYSCONFDIR ?= /etc
 UNITDIR ?= /usr/lib/systemd/system
 
-.PHONY: all build test chaos test-sriov test-split-daemons check demo bench install uninstall deps clean
+.PHONY: all build test chaos test-sriov test-split-daemons check demo bench man install uninstall deps clean
 
 all: build
 
@@ -23,6 +23,13 @@ deps:
 build:
 	packaging/install-deps build
 	cargo build --release --locked
+	$(MAKE) --no-print-directory man
+
+# The manual pages and the shells' completions, from the programs themselves.
+man:
+	cargo run --quiet --release --locked --example man target/man
+	mkdir -p target/completions
+	for shell in bash zsh fish; do COMPLETE=$$shell target/release/vifctl >target/completions/vifctl.$$shell || exit; done
 
 # Runs the tests that need root too; without root they would be counted as ignored. The random operations are the same
 # every time here, so that a failure is everybody's; `make chaos` looks for new ones.
@@ -73,11 +80,19 @@ install:
 	install -D -m 755 target/release/vifctl $(DESTDIR)$(PREFIX)/bin/vifctl
 	install -D -m 644 systemd/vifd.service $(DESTDIR)$(UNITDIR)/vifd.service
 	sed -i 's|/usr/bin/vifd|$(PREFIX)/bin/vifd|' $(DESTDIR)$(UNITDIR)/vifd.service
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man1 target/man/*.1
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man8 target/man/*.8
+	install -D -m 644 target/completions/vifctl.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/vifctl
+	install -D -m 644 target/completions/vifctl.zsh $(DESTDIR)$(PREFIX)/share/zsh/vendor-completions/_vifctl
+	install -D -m 644 target/completions/vifctl.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/vifctl.fish
 	test -e $(DESTDIR)$(SYSCONFDIR)/vifd/vifd.toml || \
 		install -D -m 644 packaging/vifd.toml $(DESTDIR)$(SYSCONFDIR)/vifd/vifd.toml
 
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/bin/vifd $(DESTDIR)$(PREFIX)/bin/vifctl $(DESTDIR)$(UNITDIR)/vifd.service
+	rm -f $(DESTDIR)$(PREFIX)/share/man/man1/vifctl{,-*}.1 $(DESTDIR)$(PREFIX)/share/man/man8/vifd.8
+	rm -f $(DESTDIR)$(PREFIX)/share/bash-completion/completions/vifctl $(DESTDIR)$(PREFIX)/share/zsh/vendor-completions/_vifctl
+	rm -f $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/vifctl.fish
 
 clean:
 	cargo clean

@@ -33,6 +33,7 @@ use self::{
 mod bug_report;
 mod change;
 mod client;
+mod complete;
 mod doctor;
 mod history;
 mod list;

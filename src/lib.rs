@@ -58,6 +58,7 @@
 //! | [`http::metrics`] | what Prometheus is told |
 //! | [`http::requests`], [`http::limits`] | what happens to every request before and after its handler; rate limits |
 //! | [`cli`] | `vifctl` |
+//! | [`arguments`] | the command line of `vifd` |
 //! | [`meters`] | what vifd counts of its own doings, for `/metrics` |
 //! | [`config`], [`telemetry`], [`mac`], [`pci`] | leaves |
 //!
@@ -77,6 +78,7 @@
 //! * libvirt is opened read-only, and only calls that wait for no job are made; [`source::libvirt`] lists them.
 //! * Input is data until it is parsed, and no input makes vifd panic. One bad domain or link costs a warning.
 
+pub mod arguments;
 pub mod cache;
 pub mod cli;
 pub mod config;

@@ -3,7 +3,6 @@
 use std::{
     io,
     os::{fd::AsFd, unix::net::UnixStream},
-    path::PathBuf,
     process::ExitCode,
 };
 
@@ -15,28 +14,11 @@ use tokio::{
 };
 use tracing::error;
 use vifd::{
+    arguments::Arguments,
     config::{Config, DEFAULT_PATH, LogFilter},
     daemon::Daemon,
     telemetry,
 };
-
-/// Knows which device carries each virtual interface of each instance on this hypervisor, and serves that over HTTP.
-#[derive(Parser)]
-#[command(version)]
-struct Arguments {
-    /// Configuration file [default: /etc/vifd/vifd.toml, where there is one]
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Read the configuration, say whether it is good, and exit
-    #[arg(long)]
-    check_config: bool,
-    /// What to log, such as `debug` or `vifd::source=debug,info` [default: the configuration's `log`]
-    #[arg(long, value_name = "DIRECTIVES")]
-    log: Option<LogFilter>,
-    /// Serve the one client at the other end of standard input, keep nothing, and end with it: for `vifctl`
-    #[arg(long, hide = true)]
-    private: bool,
-}
 
 /// `EX_CONFIG` of sysexits.h. The unit tells systemd not to try again.
 const EX_CONFIG: u8 = 78;

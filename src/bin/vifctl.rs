@@ -2,8 +2,12 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
+use clap_complete::CompleteEnv;
+use vifd::cli::Arguments;
 
 fn main() -> ExitCode {
-    vifd::cli::main(vifd::cli::Arguments::parse())
+    // A shell asks what to offer, or for the script that makes it ask.
+    CompleteEnv::with_factory(Arguments::command).completer("vifctl").complete();
+    vifd::cli::main(Arguments::parse())
 }

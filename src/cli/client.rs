@@ -43,6 +43,16 @@ pub(super) struct Whom {
     /// [default: /etc/vifd/vifd.toml, where there is one]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// How long an answer may take.
+    #[arg(skip = TIMEOUT)]
+    timeout: Duration,
+}
+
+impl Whom {
+    /// Only the daemon at this socket, and only so long.
+    pub(super) fn daemon_at(socket: PathBuf, timeout: Duration) -> Self {
+        Self { socket, offline: false, no_offline: true, config: None, timeout }
+    }
 }
 
 /// Why there is no answer.
@@ -141,7 +151,7 @@ impl Client {
     /// `GET path`, decoded.
     pub(super) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         self.runtime.block_on(async {
-            let answer = timeout(TIMEOUT, decode(self.send(path).await?)).await;
+            let answer = timeout(self.whom.timeout, decode(self.send(path).await?)).await;
             answer.unwrap_or_else(|_| Err(ClientError::Hung { path: self.whom.socket.clone() }))
         })
     }
@@ -184,7 +194,7 @@ impl Client {
             })?;
             ask(&mut connect(stream).await?, path, last).await
         };
-        timeout(TIMEOUT, ask).await.unwrap_or_else(|_| Err(ClientError::Hung { path: socket.clone() }))
+        timeout(self.whom.timeout, ask).await.unwrap_or_else(|_| Err(ClientError::Hung { path: socket.clone() }))
     }
 
     /// Starts a daemon of our own, and says so.

@@ -2,6 +2,7 @@
 
 use super::{
     client::{Client, ClientError, encode},
+    complete,
     output::{BAD, DOUBT, FAINT, Output, Page, Readable, STRONG, styled},
     words::{age, plain},
 };
@@ -14,6 +15,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub(super) struct Doctor {
     /// What to look at: whatever `vifctl who` takes [default: everything]
+    #[arg(add = complete::things())]
     thing: Option<String>,
     /// Only findings with this code
     #[arg(long, value_name = "CODE")]

@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use super::{
     change::{identifier, line, moment, statement},
     client::{Client, ClientError, encode},
+    complete,
     output::{DOUBT, Output, Page, Readable, styled},
     time::Time,
     words::plain,
@@ -19,6 +20,7 @@ use crate::{
 pub(super) struct Past {
     /// A device name, MAC address, ifindex, VIF id, IP or PCI address, vhost-user socket, Open vSwitch port, or an
     /// instance's UUID or name
+    #[arg(add = complete::things())]
     thing: String,
     /// What it was at this moment: 03:12 (the last one), "yesterday 03:12", "2h ago", 2026-11-23T03:12:00Z
     #[arg(long, value_name = "TIME", allow_hyphen_values = true, conflicts_with_all = ["since", "until", "limit"])]

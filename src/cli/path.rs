@@ -2,6 +2,7 @@
 
 use super::{
     client::{Client, ClientError, encode},
+    complete,
     output::{Format, Output, Page, Readable},
     process,
     words::plain,
@@ -20,6 +21,7 @@ mod text;
 pub(super) struct Path {
     /// An instance, for all its VIFs, or whatever `who` takes: a VIF id, MAC address, device, … Of a device that is no
     /// VIF's, such as an uplink, every path that leads over it
+    #[arg(add = complete::things())]
     thing: String,
 }
 

@@ -6,6 +6,7 @@ use anstyle::Style;
 
 use super::{
     client::{Client, ClientError, encode},
+    complete,
     output::{BAD, DOUBT, FAINT, Output, Page, Readable, STRONG, styled},
     table::{Cell, text, whole},
     who,
@@ -28,6 +29,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub(super) struct Show {
     /// Its UUID, libvirt name or integer id; or whatever `vifctl who` takes, if that leads to one instance
+    #[arg(add = complete::instances())]
     instance: String,
     /// Tell who says so of each fact, by what, and how current that is
     #[arg(long)]

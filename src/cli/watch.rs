@@ -14,6 +14,7 @@ use tokio::{
 use super::{
     change::{identifier, line, moment},
     client::{Client, ClientError, encode},
+    complete,
     output::Output,
     words::plain,
 };
@@ -28,6 +29,7 @@ use crate::{
 pub(super) struct Watch {
     /// Only what is about this: a device name, MAC address, ifindex, VIF id, IP or PCI address, vhost-user socket, Open
     /// vSwitch port, or an instance's UUID or name
+    #[arg(add = complete::things())]
     thing: Option<String>,
 }
 

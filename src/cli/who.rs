@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::{
     client::{Client, ClientError, encode},
+    complete,
     output::{BAD, DOUBT, Output, Page, Readable, STRONG, styled},
     process,
     table::{Cell, text, whole},
@@ -23,6 +24,7 @@ use crate::{
 pub(super) struct Who {
     /// A device name, MAC address, ifindex, VIF id, IP or PCI address, vhost-user socket, Open vSwitch port (br-int:5),
     /// PID, or an instance's UUID, name or integer id; or the beginning of one
+    #[arg(add = complete::things())]
     thing: String,
 }
 

@@ -137,7 +137,12 @@ fn a_hot_plug_and_a_hot_unplug_are_seen() {
 
     hypervisor.create(LXC, "lxc_domain 2");
     let nic = hypervisor.xml("interface 2 1");
-    hypervisor.virsh(LXC, &format!("attach-device instance-00000002 {nic} --live"));
+    // A container is created a moment before libvirt knows its first process, which plugging in needs.
+    eventually("the interface is plugged in", || {
+        let mut attach = hypervisor.command("virsh");
+        attach.args(["-q", "-c", LXC, "attach-device", "--live"]);
+        attach.args(["instance-00000002", &nic]).status().unwrap().success().then_some(())
+    });
     agree(&hypervisor, &vifd, "a hot-plug into a container");
     assert_eq!(answer(&vifd).len(), 3);
     hypervisor.virsh(LXC, &format!("detach-device instance-00000002 {nic} --live"));

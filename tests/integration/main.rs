@@ -12,6 +12,7 @@
 //! * `addresses` gives guests IP addresses, by real ARP and NDP exchanges and real DHCP leases;
 //! * `ovsdb` does so with a real Open vSwitch;
 //! * `path` follows frames through every wiring, and breaks it;
+//! * `completions` presses TAB in real shells;
 //! * `top` shows rates in a real terminal;
 //! * `proxies` has two agents behind nginx and HAProxy, and users of a real Keystone;
 //! * `reread` asks for an instance to be read again;
@@ -44,6 +45,7 @@ mod chaos;
 mod clients;
 mod clock;
 mod commands;
+mod completions;
 mod connections;
 mod daemon;
 mod definitions;

@@ -5,6 +5,7 @@ pub mod http;
 pub mod hypervisor;
 pub mod metrics;
 pub mod openvswitch;
+pub mod terminal;
 pub mod tls;
 pub mod vifd;
 

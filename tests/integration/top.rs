@@ -1,76 +1,14 @@
 //! `vifctl top` in a real terminal, which tmux is, with real traffic.
 
-use std::process::{Command, Output};
-
 use crate::support::{
-    eventually,
     hypervisor::Hypervisor,
+    terminal::Terminal,
     vifd::{VIFCTL, Vifd},
 };
 
-/// A terminal with a shell in it. It ends when it is dropped.
-struct Terminal(String);
-
-impl Terminal {
-    fn start(dir: &std::path::Path) -> Self {
-        let terminal = Self(dir.join("tmux").to_str().unwrap().to_owned());
-        let started =
-            terminal.tmux(&["-f", "/dev/null", "new-session", "-d", "-x", "130", "-y", "20", "env PS1=prompt: sh"]);
-        assert!(started.status.success(), "{started:?}");
-        terminal
-    }
-
-    fn tmux(&self, arguments: &[&str]) -> Output {
-        Command::new("tmux").args(["-S", &self.0]).args(arguments).env_remove("TMUX").output().unwrap()
-    }
-
-    fn type_in(&self, keys: &[&str]) {
-        assert!(self.tmux(&[&["send-keys"], keys].concat()).status.success());
-    }
-
-    fn screen(&self) -> String {
-        String::from_utf8_lossy(&self.tmux(&["capture-pane", "-p"]).stdout).into_owned()
-    }
-
-    fn wait(&self, what: &str, mut wanted: impl FnMut(&str) -> bool) -> String {
-        let mut last = String::new();
-        eventually(what, || {
-            let screen = self.screen();
-            if screen != last {
-                eprintln!("{what}:\n{screen}");
-                last.clone_from(&screen);
-            }
-            wanted(&screen).then_some(screen)
-        })
-    }
-
-    fn start_top(&self, vifd: &Vifd, more: &str) {
-        self.type_in(&[&format!("clear; {VIFCTL} --socket {} top -d 0.2 {more}", vifd.socket.display()), "Enter"]);
-        self.wait("it shows", |screen| screen.contains("vifctl top: guest's view"));
-    }
-
-    /// Ends what the shell runs, as systemd ends sessions.
-    fn end_program(&self) {
-        let text = |output: Output| String::from_utf8(output.stdout).unwrap().trim().to_owned();
-        let shell = text(self.tmux(&["list-panes", "-F", "#{pane_pid}"]));
-        let program = text(Command::new("pgrep").args(["-P", &shell]).output().unwrap());
-        assert!(Command::new("kill").args(["-TERM", &program]).status().unwrap().success());
-    }
-
-    /// The shell has its terminal again, as it was: what is typed is seen, and Enter ends a line.
-    fn wait_for_the_shell(&self, marker: &str) {
-        self.wait("the prompt", |screen| screen.trim_end().ends_with("prompt:"));
-        self.type_in(&[&format!("echo {marker}"), "Enter"]);
-        self.wait("a sane terminal", |screen| {
-            screen.lines().any(|line| line == marker) && screen.contains(&format!("echo {marker}"))
-        });
-    }
-}
-
-impl Drop for Terminal {
-    fn drop(&mut self) {
-        self.tmux(&["kill-server"]);
-    }
+fn start_top(terminal: &Terminal, vifd: &Vifd, more: &str) {
+    terminal.type_in(&[&format!("clear; {VIFCTL} --socket {} top -d 0.2 {more}", vifd.socket.display()), "Enter"]);
+    terminal.wait("it shows", |screen| screen.contains("vifctl top: guest's view"));
 }
 
 /// The value of a column in the line of a device, where both are on the screen.
@@ -102,8 +40,8 @@ fn a_busy_interface_is_on_top_and_the_terminal_is_given_back_whole() {
         .spawn()
         .unwrap();
 
-    let terminal = Terminal::start(hypervisor.dir());
-    terminal.start_top(&vifd, "");
+    let terminal = Terminal::start(hypervisor.dir(), "env PS1=prompt: sh");
+    start_top(&terminal, &vifd, "");
     let positive = |text: Option<String>| text.is_some_and(|text| text != "0" && text != "-");
     // What the host sends into the veth, the container receives.
     let screen = terminal.wait("traffic", |screen| positive(cell(screen, &busy, "RX BIT/S")));
@@ -127,10 +65,10 @@ fn a_busy_interface_is_on_top_and_the_terminal_is_given_back_whole() {
 
     // Every other end.
     terminal.tmux(&["resize-window", "-x", "130", "-y", "20"]);
-    terminal.start_top(&vifd, "");
+    start_top(&terminal, &vifd, "");
     terminal.type_in(&["C-c"]);
     terminal.wait_for_the_shell("after-control-c");
-    terminal.start_top(&vifd, "");
+    start_top(&terminal, &vifd, "");
     terminal.end_program();
     terminal.wait_for_the_shell("after-sigterm");
 
@@ -145,7 +83,7 @@ fn a_busy_interface_is_on_top_and_the_terminal_is_given_back_whole() {
     traffic.wait().unwrap();
 
     // A daemon that goes away is a banner, not an end.
-    terminal.start_top(&vifd, "");
+    start_top(&terminal, &vifd, "");
     assert!(vifd.end("-KILL").code().is_none());
     terminal.wait("a banner", |screen| screen.contains("s old: ") && screen.contains(&busy));
     terminal.type_in(&["q"]);
