@@ -4,7 +4,17 @@
 //! longer (`wire`). Whoever comes while every place is taken is told so at once, with 503, instead of being queued. At
 //! shutdown a connection ends with the answer under way.
 
-use std::{convert::Infallible, fmt, future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    fmt,
+    future::{Future, poll_fn},
+    io,
+    net::SocketAddr,
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 
 use axum::{
     http::{HeaderValue, Request, header},
@@ -16,7 +26,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
     sync::Semaphore,
-    time::sleep,
+    time::{sleep, timeout},
 };
 use tokio_rustls::server::TlsStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -35,6 +45,8 @@ const REFUSALS: usize = 64;
 const MAX_HEAD: usize = 32 << 10;
 /// How long to wait when the process has no descriptor left for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long, at the shutdown, a client that has connected before may take for its request.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Who is at the other end of a connection, as far as the connection itself tells.
 #[derive(Clone, Debug)]
@@ -177,10 +189,10 @@ pub async fn serve<L: Listener, A: Answer>(
         let (app, stop) = (Arc::clone(&app), stop.clone());
         let connection = async move {
             let (_place, _open) = (place, open);
-            match stop.run_until_cancelled(L::open(accepted)).await {
-                Some(Ok((stream, peer))) => converse(stream, peer, full, config, app, stop).await,
-                Some(Err(error)) => debug!(error = chain(&error), "a connection failed before its first request"),
-                None => {}
+            // Also while stopping: what was accepted has perhaps been asked already.
+            match L::open(accepted).await {
+                Ok((stream, peer)) => converse(stream, peer, full, config, app, stop).await,
+                Err(error) => debug!(error = chain(&error), "a connection failed before its first request"),
             }
         };
         connections.spawn(connection.in_current_span());
@@ -215,7 +227,7 @@ where
 {
     let phase = Phase::new();
     let wire = Wire::new(stream, Arc::clone(&phase), config.request_timeout, config.idle_timeout);
-    let asking = peer.clone();
+    let (asking, expecting) = (peer.clone(), Arc::clone(&phase));
     let service = service_fn(move |request| {
         let (app, peer, under_way) = (Arc::clone(&app), asking.clone(), phase.begin());
         async move {
@@ -235,8 +247,18 @@ where
     let ended = match stop.run_until_cancelled(connection.as_mut()).await {
         Some(ended) => ended,
         None => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+            // hyper would close at once what nobody has asked on yet.
+            let asked = poll_fn(|cx| match connection.as_mut().poll(cx) {
+                Poll::Pending if expecting.expects_a_request() => Poll::Pending,
+                polled => Poll::Ready(polled),
+            });
+            match timeout(FAREWELL, asked).await {
+                Ok(Poll::Ready(ended)) => ended,
+                Ok(Poll::Pending) | Err(_) => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            }
         }
     };
     if let Err(error) = ended {

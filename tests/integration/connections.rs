@@ -184,6 +184,19 @@ fn a_full_house_answers_503_at_once_and_recovers() {
 }
 
 #[test]
+fn who_connected_before_the_stop_may_still_ask() {
+    let daemon = daemon("");
+    let mut early = daemon.connect();
+    // Connections are accepted in their order.
+    assert!(daemon.converse("GET /live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").starts_with("HTTP/1.1 200 "));
+    let stop = Command::new("kill").args(["-TERM", &daemon.vifd.pid().to_string()]).status().unwrap();
+    assert!(stop.success());
+    eventually("it is stopping", || daemon.vifd.log().contains("stopping").then_some(()));
+    early.write_all(b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    assert!(rest(&mut early).starts_with("HTTP/1.1 200 "));
+}
+
+#[test]
 fn too_many_requests_get_413_and_when_to_come_back() {
     let daemon = daemon("requests_per_peer = 3");
     let mut stream = daemon.connect();

@@ -62,6 +62,11 @@ impl Phase {
         UnderWay(Arc::clone(self))
     }
 
+    /// Whether the connection is new, or some of a request's head is there.
+    pub(super) fn expects_a_request(&self) -> bool {
+        self.get() == HEAD
+    }
+
     fn get(&self) -> u8 {
         self.now.load(Ordering::Relaxed)
     }
