@@ -18,13 +18,24 @@
 //! | `http` (Unix socket, TCP or TLS), `metrics` | requests | answers from the inventory |
 //! | `reload` | SIGHUP, changed files | TLS certificates |
 //! | `systemd` | the inventory | `READY=1`, `STATUS=` |
+//! | `watchdog` | answers of all other tasks | `WATCHDOG=1` |
 //!
 //! No task ends before the shutdown; one that does is a bug, and stops the daemon so that systemd starts a fresh one.
 //! The shutdown of a `private` daemon begins when its client leaves.
 
-use std::{collections::HashSet, convert::Infallible, fs, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    fs,
+    future::pending,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
+use futures_util::FutureExt;
+use rustix::io::Errno;
 use sd_notify::NotifyState;
 use tokio::{
     net::{TcpListener, UnixListener, UnixStream},
@@ -33,13 +44,14 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, debug, info, info_span, warn};
+use tracing::{Instrument, info, info_span, warn};
 
 use self::private::Patience;
 use crate::{
     cache::{self, Records},
     config::{Config, Group, LibvirtConfig},
     findings,
+    handed::Handed,
     health::Health,
     http::{
         self, App,
@@ -58,15 +70,17 @@ use crate::{
     journal::{self, JournalState, history::Journal},
     meters::Meters,
     source::{
-        Snapshot, SyncState, chain, leases,
+        Snapshot, chain, leases,
         libvirt::{self, doubts::Doubts, reread::Rereads},
         moment::Moment,
-        netlink::{self, CounterReader},
+        netlink::{self, CounterReader, Table, link::Links, neighbour::Neighbours},
         now, ovsdb, processes,
     },
+    watchdog::Rounds,
 };
 
 mod private;
+mod service;
 
 /// What most hosts offer, tried where the configuration names no hypervisor.
 const USUAL_HYPERVISORS: [&str; 2] = ["qemu:///system", "lxc:///system"];
@@ -79,6 +93,7 @@ pub struct Daemon {
     config: Config,
     door: Door,
     auth: Arc<Authenticator>,
+    handed: Handed,
 }
 
 /// Where requests come from.
@@ -88,6 +103,8 @@ enum Door {
     /// Whoever may connect.
     Open {
         unix: UnixListener,
+        /// The socket's file, if the daemon made it: it goes with the daemon.
+        own_socket: Option<PathBuf>,
         tcp: Option<TcpListener>,
         scrapers: Option<TcpListener>,
         tls: Option<Tls>,
@@ -98,22 +115,33 @@ enum Door {
 }
 
 impl Daemon {
-    /// Binds the listeners and reads certificates.
+    /// Binds the listeners that were not handed over, and reads certificates.
     ///
     /// # Errors
     /// An address is taken or not ours to bind, or a file cannot be used.
-    pub async fn bind(config: Config) -> anyhow::Result<Self> {
+    pub async fn bind(config: Config, mut handed: Handed) -> anyhow::Result<Self> {
         let tcp_config = config.tcp.as_ref();
         let tls = tcp_config.and_then(|tcp| Some((tcp.tls.as_ref()?, &*tcp.proxies)));
         let (tls, reload) = tls::open(tls, config.http.request_timeout)?;
-        let tcp = bind_tcp(tcp_config.map(|tcp| tcp.listen)).await?;
-        let scrapers = bind_tcp(config.metrics.listen).await?;
-        let path = &config.socket;
-        let (unix, admins) = http::bind_unix(path, config.socket_mode.bits(), config.socket_group.map(Group::id))
-            .await
-            .with_context(|| format!("could not listen on {}", path.display()))?;
+        let tcp = bind_tcp(tcp_config.map(|tcp| tcp.listen), &mut handed).await?;
+        let scrapers = bind_tcp(config.metrics.listen, &mut handed).await?;
+        if let Some(address) = handed.left_over() {
+            bail!("systemd listens on {address}, which vifd's configuration does not name");
+        }
+        let (unix, admins, own_socket) = match handed.unix.take() {
+            Some(unix) => {
+                let (unix, admins) = http::adopt_unix(unix).context("could not use the socket of systemd")?;
+                (unix, admins, None)
+            }
+            None => {
+                let path = &config.socket;
+                let bound = http::bind_unix(path, config.socket_mode.bits(), config.socket_group.map(Group::id)).await;
+                let (unix, admins) = bound.with_context(|| format!("could not listen on {}", path.display()))?;
+                (unix, admins, Some(path.clone()))
+            }
+        };
         let auth = Arc::new(Authenticator::new(admins, tcp_config)?);
-        info!(socket = %path.display(), "serving HTTP");
+        info!(socket = ?unix.local_addr()?, handed_over = own_socket.is_none(), "serving HTTP");
         if let (Some(tcp), Some(config)) = (&tcp, tcp_config) {
             let anyone = config.anyone_on_loopback_is_admin;
             info!(listen = %tcp.local_addr()?, tls = tls.is_some(), anyone, "serving HTTP over TCP");
@@ -121,7 +149,7 @@ impl Daemon {
         if let Some(scrapers) = &scrapers {
             info!(listen = %scrapers.local_addr()?, "serving metrics to whoever can connect");
         }
-        Ok(Self { config, door: Door::Open { unix, tcp, scrapers, tls, reload }, auth })
+        Ok(Self { config, door: Door::Open { unix, own_socket, tcp, scrapers, tls, reload }, auth, handed })
     }
 
     /// Serves until `shutdown` completes.
@@ -129,8 +157,8 @@ impl Daemon {
     /// # Errors
     /// A task ended before that.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let (socket, left) = match &self.door {
-            Door::Open { .. } => (Some(self.config.socket.clone()), CancellationToken::new()),
+        let (own_socket, left) = match &self.door {
+            Door::Open { own_socket, .. } => (own_socket.clone(), CancellationToken::new()),
             Door::Private { left, .. } => (None, left.clone()),
         };
         let stop = CancellationToken::new();
@@ -144,32 +172,34 @@ impl Daemon {
             },
         };
         info!("stopping");
-        notify(&[NotifyState::Stopping]);
+        service::notify(&[NotifyState::Stopping]);
         stop.cancel();
         let drained = async { while tasks.join_next().await.is_some() {} };
         if timeout(SHUTDOWN_TIMEOUT, drained).await.is_err() {
             warn!("left requests unanswered: they took too long");
         }
         // Only a killed daemon leaves its socket behind.
-        if let Some(socket) = socket {
+        if let Some(socket) = own_socket {
             let _ = fs::remove_file(socket);
         }
         outcome
     }
 
     fn spawn(self, stop: &CancellationToken) -> JoinSet<&'static str> {
-        let Self { config, door, auth } = self;
+        let Self { config, door, auth, mut handed } = self;
         let patience = Patience::with(&door);
-        let mut tasks = JoinSet::new();
+        let mut tasks = Tasks::default();
         let hypervisors = hypervisors_of(&config.libvirt);
         let meters = Arc::new(Meters::new(hypervisors.iter().map(|(uri, _)| Arc::clone(uri))));
         let health = Health::default();
 
         let (links_tx, links) = watch::channel(Snapshot::default());
-        let follow = netlink::run(config.netlink.clone(), links_tx.clone(), Arc::clone(&meters.links));
+        let socket = handed.netlink(Links::GROUP);
+        let follow = netlink::run(config.netlink.clone(), socket, links_tx.clone(), Arc::clone(&meters.links));
         tasks.spawn(named("links", until(stop, patience.limit(links_tx, follow))));
         let (neighbours_tx, neighbours) = watch::channel(Snapshot::default());
-        let follow = netlink::run(config.netlink, neighbours_tx.clone(), Arc::clone(&meters.neighbours));
+        let socket = handed.netlink(Neighbours::GROUP);
+        let follow = netlink::run(config.netlink, socket, neighbours_tx.clone(), Arc::clone(&meters.neighbours));
         tasks.spawn(named("neighbours", until(stop, patience.limit(neighbours_tx, follow))));
 
         let mut records = load_cache(&config.cache);
@@ -266,7 +296,7 @@ impl Daemon {
             App { inventory: inventory.clone(), findings, counters, rereads, epoch, auth, metrics, journal, events };
         let front = Front::new(app.clone(), &config.http);
         match door {
-            Door::Open { unix, tcp, scrapers, tls, reload } => {
+            Door::Open { unix, tcp, scrapers, tls, reload, .. } => {
                 if let Some(scrapers) = scrapers {
                     let scrapes = Scrapes::new(app, config.http.request_timeout);
                     let serve = serve(scrapers, config.http, scrapes, meters.listener("metrics"), stop.clone());
@@ -297,20 +327,51 @@ impl Daemon {
                     // The app stays, as do the tasks that it asks, until everything stops.
                     serve_one(client, config.http, Arc::clone(&front), stop_serving).await;
                     left.cancel();
-                    std::future::pending::<()>().await
+                    pending::<()>().await
                 };
                 tasks.spawn(named("http to the client", until(stop, serve)));
             }
         }
-        tasks.spawn(named("systemd", until(stop, tell_systemd(inventory))));
-        tasks
+        tasks.spawn(named("systemd", until(stop, service::tell(inventory))));
+        let Tasks { mut set, rounds } = tasks;
+        set.spawn(until(stop, service::feed_watchdog(rounds)).map(|()| "watchdog"));
+        set
     }
 }
 
-async fn bind_tcp(address: Option<SocketAddr>) -> anyhow::Result<Option<TcpListener>> {
+/// What runs, and is asked whether it still does.
+#[derive(Default)]
+struct Tasks {
+    set: JoinSet<&'static str>,
+    rounds: Rounds,
+}
+
+impl Tasks {
+    /// A task that answers with its name when it ends.
+    fn spawn<F: Future<Output: Send> + Send + 'static>(&mut self, Named(name, task): Named<F>) {
+        let task = self.rounds.include(name, task);
+        self.set.spawn(task.map(move |_| name).instrument(info_span!("task", name)));
+    }
+}
+
+struct Named<F>(&'static str, F);
+
+fn named<F: Future>(name: &'static str, task: F) -> Named<F> {
+    Named(name, task)
+}
+
+/// Listens on this address, if there is one, or takes what listens there already.
+async fn bind_tcp(address: Option<SocketAddr>, handed: &mut Handed) -> anyhow::Result<Option<TcpListener>> {
     let Some(address) = address else { return Ok(None) };
-    let bound = TcpListener::bind(address).await;
-    bound.map(Some).with_context(|| format!("could not listen on {address}"))
+    if let Some(listener) = handed.tcp(address) {
+        return Ok(Some(TcpListener::from_std(listener)?));
+    }
+    let bound = TcpListener::bind(address).await.map_err(|error| {
+        let unit = Errno::from_io_error(&error) == Some(Errno::AFNOSUPPORT);
+        let hint = if unit { " (vifd.service allows no network, its tcp.conf does)" } else { "" };
+        anyhow!(error).context(format!("could not listen on {address}{hint}"))
+    });
+    Ok(Some(bound?))
 }
 
 /// What the run before knew, for the first answers of this one.
@@ -345,72 +406,6 @@ fn until<F: Future>(stop: &CancellationToken, task: F) -> impl Future<Output = (
     let stop = stop.clone();
     async move {
         stop.run_until_cancelled(task).await;
-    }
-}
-
-/// A task that answers with its name when it ends.
-fn named<F: Future>(name: &'static str, task: F) -> impl Future<Output = &'static str> {
-    async move {
-        task.await;
-        name
-    }
-    .instrument(info_span!("task", name))
-}
-
-/// Says `READY=1` once the first attempt to read each source has succeeded or failed, and keeps the status line of
-/// `systemctl status` current.
-async fn tell_systemd(mut inventory: watch::Receiver<Arc<Inventory>>) -> Infallible {
-    let mut ready = false;
-    let mut last = String::new();
-    loop {
-        let newest = Arc::clone(&inventory.borrow_and_update());
-        if !ready && newest.is_decided() {
-            ready = true;
-            info!(status = status(&newest), "ready");
-            notify(&[NotifyState::Ready]);
-        }
-        let status = status(&newest);
-        if status != last {
-            notify(&[NotifyState::Status(&status)]);
-            last = status;
-        }
-        if inventory.changed().await.is_err() {
-            std::future::pending().await
-        }
-    }
-}
-
-/// One line for `systemctl status`.
-fn status(inventory: &Inventory) -> String {
-    let mut line = format!(
-        "{} instances, {} VIFs, {} links",
-        inventory.instances.len(),
-        inventory.vif_count(),
-        inventory.links().len()
-    );
-    let host = [
-        ("netlink", &inventory.netlink),
-        ("neighbours", &inventory.neighbours),
-        ("ovsdb", &inventory.ovsdb),
-        ("leases", &inventory.leases),
-    ];
-    let host = host.into_iter().filter_map(|(name, sync)| Some((name, sync.as_ref()?)));
-    for (name, sync) in host.chain(inventory.hypervisors.iter().map(|h| (&*h.uri, &h.sync))) {
-        line += &match sync {
-            SyncState::Absent => String::new(),
-            SyncState::Synced { .. } => format!("; {name} synced"),
-            SyncState::Stale { reason, .. } => format!("; {name} stale: {reason}"),
-            SyncState::Pending { reason } => {
-                format!("; {name} pending: {}", reason.as_deref().unwrap_or("not tried yet"))
-            }
-        };
-    }
-    line
-}
-
-fn notify(states: &[NotifyState]) {
-    if let Err(error) = sd_notify::notify(states) {
-        debug!(%error, "could not notify systemd");
     }
 }
 

@@ -168,6 +168,21 @@ pub async fn bind_unix(path: &Path, mode: u32, group: Option<u32>) -> std::io::R
         std::os::unix::fs::chown(path, None, group)?;
     }
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
-    let group = std::fs::metadata(path)?.gid();
-    Ok((listener, Admins { own: rustix::process::geteuid().as_raw(), group }))
+    let admins = admins_at(path)?;
+    Ok((listener, admins))
+}
+
+/// Takes a Unix socket that is bound already, with whatever mode and group it has.
+///
+/// # Errors
+/// It has no file, or the file is gone.
+pub fn adopt_unix(listener: std::os::unix::net::UnixListener) -> std::io::Result<(UnixListener, Admins)> {
+    let address = listener.local_addr()?;
+    let admins = admins_at(address.as_pathname().ok_or(std::io::ErrorKind::AddrNotAvailable)?)?;
+    Ok((UnixListener::from_std(listener)?, admins))
+}
+
+/// Who may ask at the socket of this path.
+fn admins_at(path: &Path) -> std::io::Result<Admins> {
+    Ok(Admins { own: rustix::process::geteuid().as_raw(), group: std::fs::metadata(path)?.gid() })
 }

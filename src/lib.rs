@@ -28,6 +28,7 @@
 //! | module | what lives there |
 //! | --- | --- |
 //! | [`daemon`] | the wiring: every task, every channel, the shutdown |
+//! | [`handed`], [`watchdog`] | systemd: sockets that it hands over, and what its watchdog is fed by |
 //! | [`source`] | [`Snapshot`](source::Snapshot), [`SyncState`](source::SyncState), and what a source is |
 //! | [`source::moment`] | since when: ages that no step of the wall clock makes wrong |
 //! | [`source::libvirt`] | a hypervisor's domains: a session for each connection, whose calls are made by threads |
@@ -84,6 +85,7 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod findings;
+pub mod handed;
 pub mod health;
 pub mod http;
 pub mod inventory;
@@ -93,3 +95,4 @@ pub mod meters;
 pub mod pci;
 pub mod source;
 pub mod telemetry;
+pub mod watchdog;

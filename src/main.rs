@@ -17,6 +17,7 @@ use vifd::{
     arguments::Arguments,
     config::{Config, DEFAULT_PATH, LogFilter},
     daemon::Daemon,
+    handed::Handed,
     telemetry,
 };
 
@@ -58,6 +59,8 @@ fn main() -> ExitCode {
 }
 
 fn run(config: Config, private: bool) -> anyhow::Result<()> {
+    // Before there are threads.
+    let handed = Handed::take().context("could not use what systemd has handed over")?;
     let runtime = runtime::Builder::new_multi_thread()
         .worker_threads(config.worker_threads.get())
         .enable_all()
@@ -72,7 +75,7 @@ fn run(config: Config, private: bool) -> anyhow::Result<()> {
                 _ = interrupt.recv() => {}
             }
         };
-        let daemon = if private { Daemon::private(config, stdin()?)? } else { Daemon::bind(config).await? };
+        let daemon = if private { Daemon::private(config, stdin()?)? } else { Daemon::bind(config, handed).await? };
         daemon.run(shutdown).await
     });
     // A libvirt call that hangs must not keep the process.

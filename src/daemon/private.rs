@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Daemon, Door};
 use crate::{
     config::Config,
+    handed::Handed,
     http::auth::{Authenticator, peer::Admins},
     inventory::Inventory,
     source::Snapshot,
@@ -45,7 +46,12 @@ impl Daemon {
         let client = UnixStream::from_std(client)?;
         let peer = client.peer_cred()?;
         let auth = Arc::new(Authenticator::new(Admins { own: peer.uid(), group: peer.gid() }, None)?);
-        Ok(Self { config, door: Door::Private { client, left: CancellationToken::new() }, auth })
+        Ok(Self {
+            config,
+            door: Door::Private { client, left: CancellationToken::new() },
+            auth,
+            handed: Handed::default(),
+        })
     }
 }
 

@@ -11,6 +11,7 @@ use std::{
     collections::HashMap,
     convert::Infallible,
     io,
+    os::fd::OwnedFd,
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
@@ -98,16 +99,21 @@ pub enum SessionError {
     Truncated(usize),
 }
 
-/// Follows a table of this process's network namespace for ever.
+/// Follows a table of this process's network namespace for ever; by a socket that was handed over, where there is one.
 pub async fn run<T: Table>(
     config: NetlinkConfig,
+    handed: Option<OwnedFd>,
     tx: watch::Sender<Snapshot<T>>,
     meters: Arc<SourceMeters>,
 ) -> Infallible {
+    let handed = handed.and_then(|socket| {
+        let adopted = Socket::adopt(socket);
+        adopted.inspect_err(|error| warn!(table = T::NAME, error = chain(error), "opening a socket in its place")).ok()
+    });
     let mut backoff = Backoff::default();
     loop {
         let started = Instant::now();
-        let Err(error) = session(&config, &tx, &meters).await;
+        let Err(error) = session(&config, handed.as_ref(), &tx, &meters).await;
         meters.failures.count();
         if matches!(error, SessionError::Overrun) {
             meters.overruns.count();
@@ -123,18 +129,31 @@ pub async fn run<T: Table>(
     }
 }
 
-/// Subscribes, lists, follows. Dropping the future is safe: it owns its sockets and publishes whole snapshots.
+/// Subscribes, lists, follows. Dropping the future is safe: it publishes whole snapshots.
+///
+/// A socket that was handed over may hold events from before, of which some were lost: a listing is newer than all.
 async fn session<T: Table>(
     config: &NetlinkConfig,
+    handed: Option<&Socket>,
     tx: &watch::Sender<Snapshot<T>>,
     meters: &SourceMeters,
 ) -> Result<Infallible, SessionError> {
-    let events = Socket::subscribe(T::GROUP, config.receive_buffer)?;
+    let own;
+    let events = match handed {
+        Some(handed) => {
+            handed.forget().await?;
+            handed
+        }
+        None => {
+            own = Socket::subscribe(T::GROUP, config.receive_buffer)?;
+            &own
+        }
+    };
     loop {
         let mut table = list::<T>().await?;
         // Whatever queued up during the listing describes each entry completely, so replaying it ends in the truth;
         // publishing before the queue is empty would show the past again.
-        while !take_in(&events, &mut table, meters)?.emptied {}
+        while !take_in(events, &mut table, meters)?.emptied {}
         table.ask_for_more().await?;
         meters.listings.count();
         if !tx.borrow().sync.is_synced() {
@@ -151,7 +170,7 @@ async fn session<T: Table>(
             }
             let mut more = false;
             loop {
-                let batch = take_in(&events, &mut table, meters)?;
+                let batch = take_in(events, &mut table, meters)?;
                 if batch.effect > Effect::Nothing {
                     publish(tx, table.clone());
                 }

@@ -89,6 +89,28 @@ impl Socket {
         Ok(socket)
     }
 
+    /// One that somebody else has opened, who also chose its groups and its buffer.
+    pub(super) fn adopt(socket: OwnedFd) -> Result<Self, SessionError> {
+        #[expect(deprecated, reason = "as above")]
+        let socket = Self(AsyncFd::new(socket).map_err(SessionError::Open)?);
+        if let Ok(granted) = sockopt::socket_recv_buffer_size(socket.0.get_ref()) {
+            debug!(receive_buffer = granted, "took over a socket for events");
+        }
+        Ok(socket)
+    }
+
+    /// Throws away what waits, and that there was an overrun. Until nothing is left: a socket that overran gets nothing
+    /// new before that, and does not say so again.
+    pub(super) async fn forget(&self) -> Result<(), SessionError> {
+        loop {
+            match self.drain(|_, _| {}) {
+                Ok(true) => return Ok(()),
+                Ok(false) | Err(SessionError::Overrun | SessionError::Truncated(_)) => tokio::task::yield_now().await,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     /// Waits until there may be something to read. Readiness is forgotten by then: whoever reads until nothing is left
     /// sleeps through no event, since one that arrives in between sets it again.
     pub(super) async fn readable(&self) -> Result<(), SessionError> {
