@@ -7,9 +7,11 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 PREFIX ?= /usr
 SYSCONFDIR ?= /etc
-UNITDIR ?= /usr/lib/systemd/system
+# Where systemd looks.
+LIBDIR ?= /usr/lib
+UNITS := vifd.service vifd.socket vifd-netlink.socket
 
-.PHONY: all build test chaos test-sriov test-split-daemons check demo bench man install uninstall deps clean
+.PHONY: all build test chaos test-sriov test-systemd test-split-daemons check demo bench man install uninstall deps clean
 
 all: build
 
@@ -42,14 +44,15 @@ chaos: deps
 	VIFD_CHAOS_SECONDS=$(SECONDS) VIFD_CHAOS_SEED=$(SEED) \
 		cargo test --locked --test integration chaos:: -- --include-ignored --nocapture
 
-# In a virtual machine: a network card with virtual functions, Open vSwitch's kernel datapath, systemd, and the newer
-# libvirt of Debian's backports. The machine is made first, which takes minutes and 4 GB.
-test-sriov: build
+# In a virtual machine with systemd, Open vSwitch's kernel datapath and the newer libvirt of Debian's backports. sriov: a
+# network card with virtual functions. systemd: the units. The machine is made first, which takes minutes and 4 GB.
+test-sriov test-systemd: test-%: build
 	packaging/install-deps vm
 	tests/testbed/vm build $(CURDIR)/target/vm
 	rm -rf target/vm/share
-	$(MAKE) --no-print-directory install DESTDIR=target/vm/share PREFIX=/usr SYSCONFDIR=/etc UNITDIR=/usr/lib/systemd/system
-	install tests/testbed/sriov target/vm/share/run
+	$(MAKE) --no-print-directory install DESTDIR=target/vm/share PREFIX=/usr SYSCONFDIR=/etc
+	install tests/testbed/$* target/vm/share/run
+	install tests/testbed/guest.sh target/vm/share
 	tests/testbed/vm run $(CURDIR)/target/vm $(CURDIR)/target/vm/share
 
 # From libvirtd to virtqemud and back, with guests. virtqemud is built first, which takes minutes.
@@ -78,8 +81,11 @@ bench:
 install:
 	install -D -m 755 target/release/vifd $(DESTDIR)$(PREFIX)/bin/vifd
 	install -D -m 755 target/release/vifctl $(DESTDIR)$(PREFIX)/bin/vifctl
-	install -D -m 644 systemd/vifd.service $(DESTDIR)$(UNITDIR)/vifd.service
-	sed -i 's|/usr/bin/vifd|$(PREFIX)/bin/vifd|' $(DESTDIR)$(UNITDIR)/vifd.service
+	for unit in $(UNITS); do install -D -m 644 systemd/$$unit $(DESTDIR)$(LIBDIR)/systemd/system/$$unit || exit; done
+	sed -i 's|/usr/bin/vifd|$(PREFIX)/bin/vifd|' $(DESTDIR)$(LIBDIR)/systemd/system/vifd.service
+	install -D -m 644 systemd/tcp.conf $(DESTDIR)$(PREFIX)/share/vifd/tcp.conf
+	install -D -m 644 systemd/vifd.sysusers $(DESTDIR)$(LIBDIR)/sysusers.d/vifd.conf
+	install -D -m 644 systemd/vifd.tmpfiles $(DESTDIR)$(LIBDIR)/tmpfiles.d/vifd.conf
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man1 target/man/*.1
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man8 target/man/*.8
 	install -D -m 644 target/completions/vifctl.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/vifctl
@@ -89,7 +95,9 @@ install:
 		install -D -m 644 packaging/vifd.toml $(DESTDIR)$(SYSCONFDIR)/vifd/vifd.toml
 
 uninstall:
-	rm -f $(DESTDIR)$(PREFIX)/bin/vifd $(DESTDIR)$(PREFIX)/bin/vifctl $(DESTDIR)$(UNITDIR)/vifd.service
+	rm -f $(DESTDIR)$(PREFIX)/bin/vifd $(DESTDIR)$(PREFIX)/bin/vifctl $(DESTDIR)$(PREFIX)/share/vifd/tcp.conf \
+		$(addprefix $(DESTDIR)$(LIBDIR)/systemd/system/,$(UNITS)) \
+		$(DESTDIR)$(LIBDIR)/sysusers.d/vifd.conf $(DESTDIR)$(LIBDIR)/tmpfiles.d/vifd.conf
 	rm -f $(DESTDIR)$(PREFIX)/share/man/man1/vifctl{,-*}.1 $(DESTDIR)$(PREFIX)/share/man/man8/vifd.8
 	rm -f $(DESTDIR)$(PREFIX)/share/bash-completion/completions/vifctl $(DESTDIR)$(PREFIX)/share/zsh/vendor-completions/_vifctl
 	rm -f $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/vifctl.fish
