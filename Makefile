@@ -37,11 +37,11 @@ man:
 # every time here, so that a failure is everybody's; `make chaos` looks for new ones.
 test: deps
 	tests/testbed/keystone install
-	VIFD_CHAOS_SEED=7 cargo test --locked -- --include-ignored --skip split_daemons
+	CHAOS_SEED=7 cargo test --locked -- --include-ignored --skip split_daemons
 
 # Random operations and faults for SECONDS, every answer compared after each; SEED gives those of another run again.
 chaos: deps
-	VIFD_CHAOS_SECONDS=$(SECONDS) VIFD_CHAOS_SEED=$(SEED) \
+	CHAOS_SECONDS=$(SECONDS) CHAOS_SEED=$(SEED) \
 		cargo test --locked --test integration chaos:: -- --include-ignored --nocapture
 
 # In a virtual machine with systemd, Open vSwitch's kernel datapath and the newer libvirt of Debian's backports. sriov: a
@@ -59,7 +59,7 @@ test-sriov test-systemd: test-%: build
 test-split-daemons: deps
 	packaging/install-deps virtqemud
 	tests/testbed/split-daemons target/split-daemons
-	VIFD_VIRTQEMUD=$(CURDIR)/target/split-daemons/virtqemud \
+	VIRTQEMUD=$(CURDIR)/target/split-daemons/virtqemud \
 		cargo test --locked --test integration split_daemons -- --include-ignored
 
 check:

@@ -43,9 +43,9 @@ fn whatever_happens_while_guests_migrate_every_answer_of_both_hosts_ends_in_the_
 fn run(hypervisors: &[&Hypervisor]) {
     let number =
         |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty()).map(|text| text.parse().unwrap());
-    let seed = number("VIFD_CHAOS_SEED").unwrap_or_else(|| fastrand::u64(..1_000_000));
-    let seconds = Duration::from_secs(number("VIFD_CHAOS_SECONDS").unwrap_or(45));
-    println!("VIFD_CHAOS_SEED={seed}");
+    let seed = number("CHAOS_SEED").unwrap_or_else(|| fastrand::u64(..1_000_000));
+    let seconds = Duration::from_secs(number("CHAOS_SECONDS").unwrap_or(45));
+    println!("CHAOS_SEED={seed}");
     let mut run =
         Run { rng: Rng::with_seed(seed), report: Report::default(), history: Vec::new(), host: String::new() };
     let outcome = catch_unwind(AssertUnwindSafe(|| {

@@ -7,7 +7,7 @@ const INSTANCES: &str = "/host/v1/instances";
 #[test]
 #[ignore = "needs root and a virtqemud: run by make test-split-daemons"]
 fn a_host_that_changes_to_split_daemons_and_back_is_followed() {
-    let virtqemud = std::env::var("VIFD_VIRTQEMUD").expect("make test-split-daemons names it");
+    let virtqemud = std::env::var("VIRTQEMUD").expect("make test-split-daemons names it");
     let hv = Hypervisor::start();
     hv.create_guest(1, 1);
     let vifd = hv.vifd("[libvirt]\nuris = ['qemu:///system']\n");
