@@ -32,6 +32,11 @@ const VIFCTL_ENVIRONMENT: &[(&str, &str)] = &[
 const VIFD_EXIT: &[(&str, &str)] =
     &[("0", "it was told to stop"), ("1", "it could not go on"), ("78", "the configuration is wrong")];
 
+const VIFD_ENVIRONMENT: &[(&str, &str)] = &[(
+    "VIFD_KEY, VIFD_SECTION__KEY",
+    "a key of the configuration, whatever the file says, such as VIFD_LOG=debug or VIFD_HTTP__CONNECTIONS=1024",
+)];
+
 const VIFD_FILES: &[(&str, &str)] = &[
     ("/etc/vifd/vifd.toml", "the configuration, with every key, its default and what it means"),
     ("/run/vifd/vifd.sock", "where it serves HTTP"),
@@ -58,7 +63,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     write(directory, vifctl.clone(), "1", &sections, &others)?;
 
     let vifd = vifd::arguments::Arguments::command();
-    write(directory, vifd, "8", &[("EXIT STATUS", VIFD_EXIT), ("FILES", VIFD_FILES)], &["vifctl(1)", "libvirtd(8)"])
+    let sections = [("EXIT STATUS", VIFD_EXIT), ("ENVIRONMENT", VIFD_ENVIRONMENT), ("FILES", VIFD_FILES)];
+    write(directory, vifd, "8", &sections, &["vifctl(1)", "libvirtd(8)"])
 }
 
 fn write(

@@ -16,7 +16,7 @@
 //! | `counters` | questions from `http` and `findings` | counters from the kernel |
 //! | `findings` | the inventory, counters, what tasks say of themselves | `Arc<Findings>` |
 //! | `http` (Unix socket, TCP or TLS), `metrics` | requests | answers from the inventory |
-//! | `reload` | SIGHUP, changed files | TLS certificates |
+//! | `reload` | SIGHUP, changed files | what is logged, TLS certificates |
 //! | `systemd` | the inventory | `READY=1`, `STATUS=` |
 //! | `watchdog` | answers of all other tasks | `WATCHDOG=1` |
 //!
@@ -46,7 +46,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, info_span, warn};
 
-use self::private::Patience;
+pub use self::reload::Settings;
+use self::{private::Patience, reload::Reload};
 use crate::{
     cache::{self, Records},
     config::{Config, Group, LibvirtConfig},
@@ -60,7 +61,7 @@ use crate::{
         metrics::{Metrics, Scrapes},
         requests::Front,
         serve::{TlsListener, serve, serve_one},
-        tls::{self, Reload, Tls},
+        tls::{self, Tls},
     },
     inventory::{
         self, HypervisorSource, Inventory, Sources,
@@ -80,6 +81,7 @@ use crate::{
 };
 
 mod private;
+mod reload;
 mod service;
 
 /// What most hosts offer, tried where the configuration names no hypervisor.
@@ -119,10 +121,13 @@ impl Daemon {
     ///
     /// # Errors
     /// An address is taken or not ours to bind, or a file cannot be used.
-    pub async fn bind(config: Config, mut handed: Handed) -> anyhow::Result<Self> {
+    pub async fn bind(settings: Settings, mut handed: Handed) -> anyhow::Result<Self> {
+        let config = settings.loaded.config.clone();
         let tcp_config = config.tcp.as_ref();
         let tls = tcp_config.and_then(|tcp| Some((tcp.tls.as_ref()?, &*tcp.proxies)));
-        let (tls, reload) = tls::open(tls, config.http.request_timeout)?;
+        let tls = tls.map(|(tls, proxies)| tls::open(tls, proxies, config.http.request_timeout)).transpose()?;
+        let (tls, certificates) = tls.unzip();
+        let reload = Reload::new(settings, certificates).context("could not watch for SIGHUP")?;
         let tcp = bind_tcp(tcp_config.map(|tcp| tcp.listen), &mut handed).await?;
         let scrapers = bind_tcp(config.metrics.listen, &mut handed).await?;
         if let Some(address) = handed.left_over() {
@@ -135,7 +140,8 @@ impl Daemon {
             }
             None => {
                 let path = &config.socket;
-                let bound = http::bind_unix(path, config.socket_mode.bits(), config.socket_group.map(Group::id)).await;
+                let bound =
+                    http::bind_unix(path, config.socket_mode.bits(), config.socket_group.as_ref().map(Group::id)).await;
                 let (unix, admins) = bound.with_context(|| format!("could not listen on {}", path.display()))?;
                 (unix, admins, Some(path.clone()))
             }
@@ -317,7 +323,7 @@ impl Daemon {
                 }
                 let serve = serve(unix, config.http, front, meters.listener("unix"), stop.clone());
                 tasks.spawn(named("http over the socket", serve));
-                tasks.spawn(named("reload", until(stop, reload.run())));
+                tasks.spawn(named("reload", until(stop, reload.run(inventory.clone()))));
             }
             Door::Private { client, left } => {
                 let settled = private::settled(inventory.clone());

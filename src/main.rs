@@ -15,8 +15,8 @@ use tokio::{
 use tracing::error;
 use vifd::{
     arguments::Arguments,
-    config::{Config, DEFAULT_PATH, LogFilter},
-    daemon::Daemon,
+    config::{Config, Layers, LogFilter, LogFormat, default_file},
+    daemon::{Daemon, Settings},
     handed::Handed,
     telemetry,
 };
@@ -26,27 +26,49 @@ const EX_CONFIG: u8 = 78;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let config = match Config::load(arguments.config.as_deref()) {
-        Ok(config) => config,
-        Err(error) if arguments.private => {
-            // On a host in trouble an answer by the defaults is better than none.
-            eprintln!("vifd: {:#}; going on with the defaults", anyhow::Error::from(error));
-            Config::default()
-        }
+    if arguments.default_config {
+        print!("{}", default_file());
+        return ExitCode::SUCCESS;
+    }
+    let loaded = Layers::new(arguments.config.clone(), arguments.overrides())
+        .and_then(|layers| Ok((layers.load()?, layers)))
+        .map_err(anyhow::Error::from);
+    if arguments.private {
+        return private(loaded.map(|(loaded, _)| loaded.config), arguments.log);
+    }
+    let (loaded, layers) = match loaded {
+        Ok(loaded) => loaded,
         Err(error) => {
-            eprintln!("vifd: {:#}", anyhow::Error::from(error));
+            eprintln!("vifd: {error:#}");
             return ExitCode::from(EX_CONFIG);
         }
     };
     if arguments.check_config {
-        let path = arguments.config.unwrap_or_else(|| DEFAULT_PATH.into());
-        println!("{}: the configuration is good", path.display());
+        println!("{}: the configuration is good", loaded.path.display());
         return ExitCode::SUCCESS;
     }
+    if arguments.print_config {
+        print!("{}", loaded.effective());
+        return ExitCode::SUCCESS;
+    }
+    let log = telemetry::start(&loaded.config.log, loaded.config.log_format);
+    run(&loaded.config.clone(), async |handed| Daemon::bind(Settings { layers, loaded, log }, handed).await)
+}
+
+/// Serves the one client that has started this process.
+fn private(config: anyhow::Result<Config>, log: Option<LogFilter>) -> ExitCode {
+    // On a host in trouble an answer by the defaults is better than none.
+    let config = config.unwrap_or_else(|error| {
+        eprintln!("vifd: {error:#}; going on with the defaults");
+        Config::default()
+    });
     // What a private daemon has to say, it says in its answers.
-    let filter = if arguments.private { &LogFilter::errors() } else { &config.log };
-    telemetry::start(arguments.log.as_ref().unwrap_or(filter).filter());
-    let status = match run(config, arguments.private) {
+    let _ = telemetry::start(&log.unwrap_or_else(LogFilter::errors), LogFormat::Text);
+    run(&config.clone(), async |_| Daemon::private(config, stdin()?))
+}
+
+fn run(config: &Config, open: impl AsyncFnOnce(Handed) -> anyhow::Result<Daemon>) -> ! {
+    let status = match try_run(config, open) {
         Ok(()) => 0,
         Err(error) => {
             error!("{error:#}");
@@ -58,7 +80,7 @@ fn main() -> ExitCode {
     signal_hook::low_level::exit(status)
 }
 
-fn run(config: Config, private: bool) -> anyhow::Result<()> {
+fn try_run(config: &Config, open: impl AsyncFnOnce(Handed) -> anyhow::Result<Daemon>) -> anyhow::Result<()> {
     // Before there are threads.
     let handed = Handed::take().context("could not use what systemd has handed over")?;
     let runtime = runtime::Builder::new_multi_thread()
@@ -75,8 +97,7 @@ fn run(config: Config, private: bool) -> anyhow::Result<()> {
                 _ = interrupt.recv() => {}
             }
         };
-        let daemon = if private { Daemon::private(config, stdin()?)? } else { Daemon::bind(config, handed).await? };
-        daemon.run(shutdown).await
+        open(handed).await?.run(shutdown).await
     });
     // A libvirt call that hangs must not keep the process.
     runtime.shutdown_background();

@@ -1,48 +1,57 @@
-//! Logging: to stderr, for a person on a terminal or for the journal.
+//! Logging: for the journal, for a person on a terminal, or for a program that reads JSON.
 
-use std::{fmt, io};
+use std::io::{self, IsTerminal};
 
-use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::{
-    EnvFilter,
-    fmt::{FmtContext, FormatEvent, FormatFields, format},
-    registry::LookupSpan,
-};
+use rustix::fs::fstat;
+use tracing::warn;
+use tracing_subscriber::{EnvFilter, Registry, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt};
 
-/// Starts logging what `filter` lets through.
-pub fn start(filter: EnvFilter) {
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
-    // systemd sets it for a service whose stderr is the journal, which has time stamps of its own.
-    if std::env::var_os("JOURNAL_STREAM").is_some() {
-        let format = format().without_time().with_level(false).with_ansi(false);
-        subscriber.with_ansi(false).event_format(Journal(format)).init();
-    } else {
-        subscriber.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).init();
+use self::journal::Journal;
+use crate::config::{LogFilter, LogFormat};
+
+mod journal;
+
+/// Changes what is logged while vifd runs.
+#[derive(Debug)]
+pub struct LogControl(reload::Handle<EnvFilter, Registry>);
+
+impl LogControl {
+    /// Logs what `filter` lets through, from now on.
+    pub fn set(&self, filter: &LogFilter) {
+        if let Err(error) = self.0.reload(filter.filter()) {
+            warn!(%error, "the log's filter stays as it was");
+        }
     }
 }
 
-/// Lines that begin with their priority, as sd-daemon(3) describes; the journal takes it off.
-struct Journal<F>(F);
-
-impl<S, N, F> FormatEvent<S, N> for Journal<F>
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-    N: for<'a> FormatFields<'a> + 'static,
-    F: FormatEvent<S, N>,
-{
-    fn format_event(
-        &self,
-        context: &FmtContext<'_, S, N>,
-        mut writer: format::Writer<'_>,
-        event: &Event<'_>,
-    ) -> fmt::Result {
-        let priority = match *event.metadata().level() {
-            Level::ERROR => 3,
-            Level::WARN => 4,
-            Level::INFO => 6,
-            Level::DEBUG | Level::TRACE => 7,
-        };
-        write!(writer, "<{priority}>")?;
-        self.0.format_event(context, writer, event)
+/// Starts logging what `filter` lets through.
+#[must_use]
+pub fn start(filter: &LogFilter, format: LogFormat) -> LogControl {
+    let (filter, handle) = reload::Layer::new(filter.filter());
+    let registry = tracing_subscriber::registry().with(filter);
+    let journal = match format {
+        LogFormat::Journal => Some(Journal::connect(journal::SOCKET)),
+        LogFormat::Auto if stderr_is_the_journal() => Some(Journal::connect(journal::SOCKET)),
+        LogFormat::Auto | LogFormat::Text | LogFormat::Json => None,
+    };
+    match (journal, format) {
+        (Some(Ok(journal)), _) => registry.with(journal).init(),
+        (_, LogFormat::Json) => {
+            registry.with(fmt::layer().json().flatten_event(true).with_writer(io::stderr)).init();
+        }
+        (failed, _) => {
+            registry.with(fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal())).init();
+            if let Some(Err(error)) = failed {
+                warn!(%error, path = journal::SOCKET, "could not reach the journal");
+            }
+        }
     }
+    LogControl(handle)
+}
+
+/// Whether systemd has connected stderr with the journal: it says which file that is, `DEVICE:INODE` (systemd.exec(5)).
+/// Somebody may have redirected stderr since.
+fn stderr_is_the_journal() -> bool {
+    let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
+    fstat(io::stderr()).is_ok_and(|stderr| stream == format!("{}:{}", stderr.st_dev, stderr.st_ino))
 }

@@ -2,51 +2,40 @@
 
 use std::net::SocketAddr;
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize, de::Error};
 
-/// `[metrics]`. `/metrics` is served wherever administrators may ask; this is for scrapers that have no identity.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "Unchecked")]
+/// `[metrics]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
 pub struct MetricsConfig {
-    /// Where to serve `/metrics`, and nothing else, to whoever can connect: every project's names are in it. Default: nowhere.
+    /// Where to serve `/metrics`, and nothing else. Whoever can connect there reads the names of every project's
+    /// instances, so a loopback address is best, or a network that is yours alone. If left out: nowhere.
+    #[schemars(with = "Option<String>")]
     pub listen: Option<SocketAddr>,
-    /// The counters of so many VIFs are told; of the rest only how many they are. Default 4,096.
+    /// Without TLS, on any other address: everybody on the way can read the metrics.
+    pub plain_http_over_the_network: bool,
+    /// The counters of so many interfaces are told; of the rest only how many they are (`vifd_vifs_left_out`).
     pub max_interfaces: usize,
-}
-
-/// The section as it is written.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Unchecked {
-    listen: Option<SocketAddr>,
-    #[serde(default)]
-    plain_http_over_the_network: bool,
-    #[serde(default = "max_interfaces")]
-    max_interfaces: usize,
-}
-
-/// Some five times what a large host has, and 4 MiB a scrape.
-fn max_interfaces() -> usize {
-    4096
 }
 
 impl Default for MetricsConfig {
     fn default() -> Self {
-        Self { listen: None, max_interfaces: max_interfaces() }
+        // Some five times what a large host has, and 4 MiB a scrape.
+        Self { listen: None, plain_http_over_the_network: false, max_interfaces: 4096 }
     }
 }
 
-impl TryFrom<Unchecked> for MetricsConfig {
-    type Error = &'static str;
-
-    fn try_from(metrics: Unchecked) -> Result<Self, Self::Error> {
-        let Unchecked { listen, plain_http_over_the_network, max_interfaces } = metrics;
-        if listen.is_some_and(|listen| !listen.ip().is_loopback()) && !plain_http_over_the_network {
-            return Err("listen is not a loopback address, and whoever can connect reads every project's names: say \
-                        plain_http_over_the_network = true if that network is yours alone");
-        }
-        Ok(Self { listen, max_interfaces })
+/// The section, if its keys fit together.
+pub(super) fn checked<'de, D: Deserializer<'de>>(deserializer: D) -> Result<MetricsConfig, D::Error> {
+    let metrics = MetricsConfig::deserialize(deserializer)?;
+    if metrics.listen.is_some_and(|listen| !listen.ip().is_loopback()) && !metrics.plain_http_over_the_network {
+        return Err(D::Error::custom(
+            "listen is not a loopback address, and whoever can connect reads every project's names: say \
+             plain_http_over_the_network = true if that network is yours alone",
+        ));
     }
+    Ok(metrics)
 }
 
 #[cfg(test)]
@@ -55,7 +44,7 @@ mod tests {
 
     #[test]
     fn metrics_go_over_a_network_only_by_an_explicit_word() {
-        let parse = |text: &str| toml::from_str::<MetricsConfig>(text).map_err(|error| error.to_string());
+        let parse = |text: &str| checked(toml::Deserializer::parse(text).unwrap()).map_err(|error| error.to_string());
         assert_eq!(parse(""), Ok(MetricsConfig::default()));
         assert!(parse("listen = '[::1]:9775'").is_ok());
         let network = "listen = '192.0.2.1:9775'\n";

@@ -3,41 +3,37 @@
 use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use axum::http::{Uri, uri::Scheme};
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize, de::Error};
+
+use super::value::Human;
 
 /// `[tcp]`. Without it, vifd serves its Unix socket alone.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(try_from = "Unchecked")]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct TcpConfig {
     /// Where to serve HTTP over TCP.
+    #[schemars(with = "String")]
     pub listen: SocketAddr,
-    /// Whoever connects is an administrator, without any proof.
-    pub anyone_on_loopback_is_admin: bool,
-    /// The client certificates whose owners vouch for the users on whose behalf they ask.
+    /// The proxies that vouch for users, in the headers `X-Identity-Status`, `X-Project-Id`, `X-User-Id` and `X-Roles`:
+    /// those whose certificate is signed by an authority of `tls.client_ca` and has one of these DNS names (without any,
+    /// this common name), or this SHA-256 fingerprint. From anybody else such headers are dropped.
+    #[serde(default)]
     pub proxies: Vec<ProxyName>,
-    /// The roles that make a user an administrator, in any letter case.
-    pub admin_roles: Vec<String>,
-    /// Certificates. Without them HTTP is plain.
-    pub tls: Option<TlsConfig>,
-    /// Where users' tokens are checked.
-    pub keystone: Option<KeystoneConfig>,
-}
-
-/// The section as it is written. What fits together is checked when it becomes a [`TcpConfig`].
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Unchecked {
-    listen: SocketAddr,
-    #[serde(default)]
-    anyone_on_loopback_is_admin: bool,
-    #[serde(default)]
-    plain_http_over_the_network: bool,
-    #[serde(default)]
-    proxies: Vec<ProxyName>,
+    /// The roles of users who may see every project's instances, in any letter case.
     #[serde(default = "admin_roles")]
-    admin_roles: Vec<String>,
-    tls: Option<TlsConfig>,
-    keystone: Option<KeystoneConfig>,
+    pub admin_roles: Vec<String>,
+    /// Without any proof, and on a loopback address only: whoever can connect may see everything.
+    #[serde(default)]
+    pub anyone_on_loopback_is_admin: bool,
+    /// Without TLS, on any other address, or of a Keystone that has none: everybody on the way can read the tokens.
+    #[serde(default)]
+    pub plain_http_over_the_network: bool,
+    /// Files in PEM. They are read again when they change, and on SIGHUP (`systemctl reload vifd`). Without this section
+    /// HTTP is plain.
+    pub tls: Option<TlsConfig>,
+    /// Users' tokens (`X-Auth-Token`) are checked here.
+    pub keystone: Option<KeystoneConfig>,
 }
 
 fn admin_roles() -> Vec<String> {
@@ -45,22 +41,22 @@ fn admin_roles() -> Vec<String> {
 }
 
 /// `[tcp.tls]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TlsConfig {
-    /// vifd's certificate, followed by those of the authorities between it and the one that clients know. PEM.
+    /// vifd's certificate, followed by those of the authorities between it and the one that clients know.
     pub certificate: PathBuf,
-    /// Its key. PEM.
+    /// Its key.
     pub key: PathBuf,
-    /// The certificates of the authorities that sign clients' certificates. PEM.
+    /// The certificates of the authorities that sign clients' certificates.
     pub client_ca: Option<PathBuf>,
-    /// The oldest version that is spoken. Default `"1.2"`; `"1.3"` is the other one.
+    /// The oldest version that is spoken: `"1.2"` or `"1.3"`.
     #[serde(default)]
     pub min_version: TlsVersion,
 }
 
 /// A version of TLS.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 pub enum TlsVersion {
     /// RFC 5246.
     #[default]
@@ -72,35 +68,35 @@ pub enum TlsVersion {
 }
 
 /// `[tcp.keystone]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KeystoneConfig {
     /// The Identity API v3, as vifd reaches it.
     pub url: KeystoneUrl,
-    /// The same, as users reach it: what a 401 tells them. Default: `url`.
+    /// The same, as users reach it: what a 401 tells them. If left out: `url`.
     pub public_url: Option<KeystoneUrl>,
-    /// The certificates of the authorities that sign Keystone's. PEM. Default: the system's.
+    /// The certificates of the authorities that sign Keystone's, in PEM. If left out: the system's.
     pub ca: Option<PathBuf>,
-    /// The service user who asks about tokens. Default `"vifd"`.
+    /// The service user who asks about tokens, which needs the role `service`.
     #[serde(default = "user")]
     pub user: String,
-    /// The name of its domain. Default `"Default"`.
+    /// The name of its domain.
     #[serde(default = "domain")]
     pub user_domain: String,
-    /// The project for which it asks. Default `"service"`.
+    /// The project for which it asks.
     #[serde(default = "project")]
     pub project: String,
-    /// The name of the project's domain. Default `"Default"`.
+    /// The name of the project's domain.
     #[serde(default = "domain")]
     pub project_domain: String,
     /// The file that holds its password, in one line; read at each login.
     pub password_file: PathBuf,
-    /// How long a question may take. Default `"5s"`: then the caller gets 503.
-    #[serde(with = "humantime_serde", default = "timeout")]
+    /// How long a question may take; then the caller gets 503.
+    #[serde(with = "Human", default = "timeout")]
     pub timeout: Duration,
-    /// How long a token is believed in without asking again, at most until it expires. Default `"5m"`: for so long a
-    /// token that was revoked may go on working.
-    #[serde(with = "humantime_serde", default = "cache")]
+    /// For how long a token is not asked about again, at most until it expires: so long one that was revoked may go on
+    /// working.
+    #[serde(with = "Human", default = "cache")]
     pub cache: Duration,
 }
 
@@ -124,42 +120,46 @@ fn cache() -> Duration {
     Duration::from_secs(300)
 }
 
-impl TryFrom<Unchecked> for TcpConfig {
-    type Error = &'static str;
+/// The section, if its keys fit together.
+pub(super) fn checked<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<TcpConfig>, D::Error> {
+    let tcp = TcpConfig::deserialize(deserializer)?;
+    tcp.check().map_err(D::Error::custom)?;
+    Ok(Some(tcp))
+}
 
-    fn try_from(tcp: Unchecked) -> Result<Self, Self::Error> {
-        let loopback = tcp.listen.ip().is_loopback();
-        let client_ca = tcp.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
-        let plain_keystone = tcp.keystone.as_ref().is_some_and(|keystone| keystone.url.is_plain_and_remote());
-        if tcp.anyone_on_loopback_is_admin && !loopback {
+impl TcpConfig {
+    fn check(&self) -> Result<(), &'static str> {
+        let loopback = self.listen.ip().is_loopback();
+        let client_ca = self.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+        let plain_keystone = self.keystone.as_ref().is_some_and(|keystone| keystone.url.is_plain_and_remote());
+        if self.anyone_on_loopback_is_admin && !loopback {
             return Err("anyone_on_loopback_is_admin, but listen is not a loopback address");
         }
-        if tcp.anyone_on_loopback_is_admin && (!tcp.proxies.is_empty() || tcp.keystone.is_some()) {
+        if self.anyone_on_loopback_is_admin && (!self.proxies.is_empty() || self.keystone.is_some()) {
             return Err("anyone_on_loopback_is_admin excludes proxies and keystone: nobody would need them");
         }
-        if !tcp.anyone_on_loopback_is_admin && tcp.proxies.is_empty() && tcp.keystone.is_none() {
+        if !self.anyone_on_loopback_is_admin && self.proxies.is_empty() && self.keystone.is_none() {
             return Err("nobody may ask: say who may, with proxies, with keystone, or, on a loopback address only, \
                         with anyone_on_loopback_is_admin = true");
         }
-        if !tcp.proxies.is_empty() && !client_ca {
+        if !self.proxies.is_empty() && !client_ca {
             return Err("proxies are known by their certificates: they need tls.client_ca");
         }
-        if tcp.tls.is_none() && !loopback && !tcp.plain_http_over_the_network {
+        if self.tls.is_none() && !loopback && !self.plain_http_over_the_network {
             return Err("listen is not a loopback address, and without tls everybody on the way can read tokens and \
                         answers: configure tls, or say plain_http_over_the_network = true");
         }
-        if plain_keystone && !tcp.plain_http_over_the_network {
+        if plain_keystone && !self.plain_http_over_the_network {
             return Err("keystone.url is not https, and everybody on the way can read tokens and the password: use \
                         https, or say plain_http_over_the_network = true");
         }
-        let Unchecked { listen, anyone_on_loopback_is_admin, proxies, admin_roles, tls, keystone, .. } = tcp;
-        Ok(Self { listen, anyone_on_loopback_is_admin, proxies, admin_roles, tls, keystone })
+        Ok(())
     }
 }
 
 /// By what a proxy's certificate is known.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
 pub enum ProxyName {
     /// A DNS name in it, in lower case.
     Dns(String),
@@ -181,6 +181,17 @@ impl TryFrom<String> for ProxyName {
     }
 }
 
+impl From<ProxyName> for String {
+    fn from(name: ProxyName) -> Self {
+        match name {
+            ProxyName::Dns(name) => name,
+            ProxyName::Sha256(bytes) => {
+                bytes.iter().fold("sha256:".to_owned(), |text, byte| text + &format!("{byte:02x}"))
+            }
+        }
+    }
+}
+
 /// As `openssl x509 -fingerprint -sha256` prints it, or without the colons.
 fn parse_fingerprint(text: &str) -> Option<[u8; 32]> {
     let digits: Vec<u32> = text.chars().filter(|&c| c != ':').map(|c| c.to_digit(16)).collect::<Option<_>>()?;
@@ -197,8 +208,8 @@ fn is_dns_name(text: &str) -> bool {
 }
 
 /// The URL of a Keystone's Identity API v3.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
 pub struct KeystoneUrl {
     /// Whether it is `https`.
     pub tls: bool,
@@ -247,12 +258,20 @@ impl TryFrom<String> for KeystoneUrl {
     }
 }
 
+impl From<KeystoneUrl> for String {
+    fn from(url: KeystoneUrl) -> Self {
+        url.text
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<TcpConfig, String> {
-        toml::from_str(text).map_err(|error| error.to_string())
+        let tcp: TcpConfig = toml::from_str(text).map_err(|error| error.to_string())?;
+        tcp.check().map_err(str::to_owned)?;
+        Ok(tcp)
     }
 
     const TLS: &str = "tls = { certificate = 'c', key = 'k', client_ca = 'ca' }\n";

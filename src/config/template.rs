@@ -2,11 +2,12 @@
 
 use std::fmt::Write;
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 /// A template with one `%x` or `%d`, optionally with a width (`%08x`). Default `instance-%08x`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
 pub struct NameTemplate {
     prefix: Box<str>,
     suffix: Box<str>,
@@ -66,6 +67,14 @@ impl TryFrom<String> for NameTemplate {
     }
 }
 
+impl From<NameTemplate> for String {
+    fn from(NameTemplate { prefix, suffix, radix, width }: NameTemplate) -> Self {
+        let width = if width == 0 { String::new() } else { format!("0{width}") };
+        let radix = if radix == 16 { 'x' } else { 'd' };
+        format!("{prefix}%{width}{radix}{suffix}")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,6 +87,9 @@ mod tests {
     fn names_and_numbers_are_each_others_inverse() {
         let nova = NameTemplate::default();
         assert_eq!(nova, template("instance-%08x"));
+        for text in ["instance-%08x", "vm%d.example"] {
+            assert_eq!(String::from(template(text)), text);
+        }
         assert_eq!((nova.name(42), nova.number("instance-0000002a")), ("instance-0000002a".into(), Some(42)));
         assert_eq!(template("vm%d.example").number("vm17.example"), Some(17));
     }

@@ -5,7 +5,6 @@
 //! are open keep what they began with.
 
 use std::{
-    convert::Infallible,
     fmt, io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
@@ -21,13 +20,7 @@ use rustls::{
     server::{VerifierBuilderError, WebPkiClientVerifier},
     version::{TLS12, TLS13},
 };
-use tokio::{
-    io::unix::AsyncFd,
-    net::TcpStream,
-    signal::unix::{Signal, SignalKind, signal},
-    sync::watch,
-    time::timeout,
-};
+use tokio::{io::unix::AsyncFd, net::TcpStream, sync::watch, time::timeout};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tracing::{info, warn};
 
@@ -66,9 +59,6 @@ pub enum TlsError {
     /// The authorities of clients cannot be used.
     #[error("the authorities of clients cannot be used")]
     ClientCa(#[source] VerifierBuilderError),
-    /// SIGHUP cannot be watched.
-    #[error("could not watch for SIGHUP")]
-    Signal(#[source] io::Error),
 }
 
 /// The contents of the files.
@@ -153,60 +143,41 @@ impl Tls {
 }
 
 /// Keeps the certificates current.
-pub struct Reload {
-    hangups: Signal,
-    tls: Option<Watched>,
-}
-
-struct Watched {
+pub struct Certificates {
     config: TlsConfig,
     seen: Option<Files>,
     current: watch::Sender<Arc<ServerConfig>>,
     changes: Option<AsyncFd<OwnedFd>>,
 }
 
-/// Reads the files, and has SIGHUP read them again; that it does nothing where there are none is better than that it
-/// ends the daemon.
+/// Reads the files.
 ///
 /// # Errors
 /// They cannot be used.
 pub fn open(
-    config: Option<(&TlsConfig, &[ProxyName])>,
+    config: &TlsConfig,
+    proxies: &[ProxyName],
     handshake_timeout: Duration,
-) -> Result<(Option<Tls>, Reload), TlsError> {
-    let hangups = signal(SignalKind::hangup()).map_err(TlsError::Signal)?;
-    let Some((config, proxies)) = config else { return Ok((None, Reload { hangups, tls: None })) };
+) -> Result<(Tls, Certificates), TlsError> {
     // Watched first and read second, so that no change is lost.
     let changes = watch_directories(config).inspect_err(|error| {
         warn!(error = chain(error), "changed certificates will be seen on SIGHUP only");
     });
     let files = Files::read(config)?;
     let (sender, current) = watch::channel(Arc::new(files.server_config(config)?));
-    let watched = Watched { config: config.clone(), seen: Some(files), current: sender, changes: changes.ok() };
-    Ok((Some(Tls { current, proxies: proxies.into(), handshake_timeout }), Reload { hangups, tls: Some(watched) }))
+    let tls = Tls { current, proxies: proxies.into(), handshake_timeout };
+    Ok((tls, Certificates { config: config.clone(), seen: Some(files), current: sender, changes: changes.ok() }))
 }
 
-impl Reload {
-    /// Waits for reasons to read the files again, and does.
-    pub async fn run(mut self) -> Infallible {
-        loop {
-            let Some(tls) = &mut self.tls else {
-                self.hangups.recv().await;
-                info!("SIGHUP: there are no certificates to read again");
-                continue;
-            };
-            tokio::select! {
-                _ = self.hangups.recv() => {}
-                () = changed(&mut tls.changes) => {}
-            }
-            while timeout(SETTLED, changed(&mut tls.changes)).await.is_ok() {}
-            tls.read_again();
-        }
+impl Certificates {
+    /// Completes when files may have changed, and are left alone since.
+    pub async fn changed(&mut self) {
+        changed(&mut self.changes).await;
+        while timeout(SETTLED, changed(&mut self.changes)).await.is_ok() {}
     }
-}
 
-impl Watched {
-    fn read_again(&mut self) {
+    /// Uses what the files say now, if it is good.
+    pub fn read_again(&mut self) {
         let files = match Files::read(&self.config) {
             Ok(files) if self.seen.as_ref() == Some(&files) => return,
             Ok(files) => files,
@@ -262,8 +233,8 @@ impl fmt::Debug for Tls {
     }
 }
 
-impl fmt::Debug for Reload {
+impl fmt::Debug for Certificates {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reload").finish_non_exhaustive()
+        f.debug_struct("Certificates").finish_non_exhaustive()
     }
 }

@@ -455,7 +455,7 @@ impl Session<'_> {
             Report::Read(uuid, _) => {
                 self.forget_worker(worker);
                 if self.stuck.remove(&uuid) {
-                    info!(uri = &**self.uri, domain.uuid = %uuid, "libvirt tells about the domain again");
+                    info!(uri = &**self.uri, instance.uuid = %uuid, "libvirt tells about the domain again");
                     self.read_soon(uuid, Changed::Anything);
                 }
             }
@@ -484,7 +484,7 @@ impl Session<'_> {
         (self.heard, self.asked) = (Instant::now(), Asked::Open);
         if let Some(uuid) = rest.pop_front() {
             let timeout = self.config.call_timeout;
-            warn!(uri = &**self.uri, domain.uuid = %uuid, ?timeout, "libvirt does not answer about a domain");
+            warn!(uri = &**self.uri, instance.uuid = %uuid, ?timeout, "libvirt does not answer about a domain");
             self.stuck.insert(uuid);
             self.mark_unreadable(uuid, &format!("libvirt does not answer about it (waited {timeout:?})"));
         }
@@ -527,7 +527,7 @@ impl Session<'_> {
                     return;
                 }
                 for warning in &domain.warnings {
-                    warn!(domain.uuid = %uuid, domain.name = &*domain.name, "{warning}");
+                    warn!(instance.uuid = %uuid, instance.name = &*domain.name, "{warning}");
                 }
                 self.domains.known.insert(uuid, domain);
             }
@@ -538,7 +538,7 @@ impl Session<'_> {
             Err(error) => {
                 let reason = chain(&error);
                 if !self.domains.unreadable.contains_key(&uuid) {
-                    warn!(domain.uuid = %uuid, error = reason, "could not read a domain");
+                    warn!(instance.uuid = %uuid, error = reason, "could not read a domain");
                 }
                 self.mark_unreadable(uuid, &reason);
             }

@@ -50,7 +50,7 @@ pub(super) async fn pass_on(
         let current = doubts.borrow_and_update().clone();
         for (uuid, why) in &current.domains {
             if known.domains.get(uuid) != Some(why) {
-                debug!(domain.uuid = %uuid, ?why, "in doubt");
+                debug!(instance.uuid = %uuid, ?why, "in doubt");
                 wake(uuid);
                 pause = RECHECK;
                 again = Some(Instant::now() + pause);

@@ -37,7 +37,7 @@ impl Rereads {
     /// Asks for an instance. Never waits.
     pub fn ask(&self, instance: Uuid) {
         if self.0.try_send(instance).is_err() {
-            debug!(domain.uuid = %instance, "too many ask for instances to be read again; left one out");
+            debug!(instance.uuid = %instance, "too many ask for instances to be read again; left one out");
         }
     }
 }

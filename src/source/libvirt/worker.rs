@@ -219,7 +219,7 @@ fn compare(handle: &Handle, known: &Arc<Domain>) -> Result<Arc<Domain>, ReadErro
     match Domain::decode(&xml, known.state) {
         Ok(definition) => Ok(Arc::new(known.compared(Some(definition)))),
         Err(error) => {
-            debug!(domain.uuid = %known.uuid, error = chain(&error), "could not use a persistent definition");
+            debug!(instance.uuid = %known.uuid, error = chain(&error), "could not use a persistent definition");
             Ok(Arc::clone(known))
         }
     }

@@ -32,6 +32,9 @@ impl Vifd {
     pub fn start(mut command: Command, dir: &Path, config: &str) -> Self {
         let (socket, log, file) = (dir.join("vifd.sock"), dir.join("vifd.log"), dir.join("vifd.toml"));
         let mut own = format!("socket = '{}'\n", socket.display());
+        if !config.contains("log = ") {
+            own += "log = 'debug'\n";
+        }
         if !config.contains("cache = ") {
             own += &format!("cache = '{}'\n", dir.join("vifd.cache").display());
         }
@@ -48,7 +51,7 @@ impl Vifd {
         let tcp = if config.contains("[tcp]") { "" } else { anyone };
         let leases = format!("\n[leases]\ndirectory = '{}'\n", dir.join("lib/dnsmasq").display());
         fs::write(&file, own + &config + tcp + &leases).unwrap();
-        command.args(["--log", "debug", "--config"]).arg(&file);
+        command.arg("--config").arg(&file);
         let process =
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log).unwrap()).spawn().unwrap();
         let mut vifd = Self { socket, log, process };
@@ -119,7 +122,7 @@ impl Vifd {
 
     /// The daemon's own process, where [`Vifd::pid`] only stands for it.
     pub fn daemon_pid(&self) -> String {
-        let pattern = format!("vifd --log debug --config {}", self.socket.with_extension("toml").display());
+        let pattern = format!("vifd --config {}", self.socket.with_extension("toml").display());
         let output = Command::new("pgrep").args(["-f", &pattern]).output().unwrap();
         let pids = String::from_utf8(output.stdout).unwrap();
         let is_vifd = |pid: &&str| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe.ends_with("vifd"));
