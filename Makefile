@@ -10,8 +10,14 @@ SYSCONFDIR ?= /etc
 # Where systemd looks.
 LIBDIR ?= /usr/lib
 UNITS := vifd.service vifd.socket vifd-netlink.socket
+# Where zsh looks: Debian's place for packages.
+ZSHDIR ?= $(PREFIX)/share/zsh/vendor-completions
+CARGO_HOME ?= $(HOME)/.cargo
+# The same sources give the same programs, wherever they are built.
+build man demo bench: export CARGO_BUILD_RUSTFLAGS := --remap-path-prefix=$(CURDIR)=/vifd --remap-path-prefix=$(CARGO_HOME)=/cargo
 
-.PHONY: all build test chaos test-sriov test-systemd test-split-daemons check demo bench man install uninstall deps clean
+.PHONY: all build test chaos test-sriov test-systemd test-packages test-split-daemons check demo bench man packages later-packages install \
+	uninstall deps clean
 
 all: build
 
@@ -29,7 +35,7 @@ build:
 
 # The manual pages and the shells' completions, from the programs themselves.
 man:
-	cargo run --quiet --release --locked --example man target/man
+	cargo run --quiet --release --locked --package vifd-man target/man
 	mkdir -p target/completions
 	for shell in bash zsh fish; do COMPLETE=$$shell target/release/vifctl >target/completions/vifctl.$$shell || exit; done
 
@@ -44,15 +50,25 @@ chaos: deps
 	CHAOS_SECONDS=$(SECONDS) CHAOS_SEED=$(SEED) \
 		cargo test --locked --test integration chaos:: -- --include-ignored --nocapture
 
+# A .deb and an .rpm in target/packages, without errors by lintian and rpmlint.
+packages: build
+	packaging/install-deps packages
+	packaging/packages
+
 # In a virtual machine with systemd, Open vSwitch's kernel datapath and the newer libvirt of Debian's backports. sriov: a
-# network card with virtual functions. systemd: the units. The machine is made first, which takes minutes and 4 GB.
-test-sriov test-systemd: test-%: build
+# network card with virtual functions. systemd: the units. packages: what `make packages` makes, and a later revision. The machine is made first, which takes minutes and 4 GB.
+test-packages: later-packages
+later-packages: packages
+	packaging/packages 2
+
+test-sriov test-systemd test-packages: test-%: build
 	packaging/install-deps vm
 	tests/testbed/vm build $(CURDIR)/target/vm
 	rm -rf target/vm/share
 	$(MAKE) --no-print-directory install DESTDIR=target/vm/share PREFIX=/usr SYSCONFDIR=/etc
 	install tests/testbed/$* target/vm/share/run
 	install tests/testbed/guest.sh target/vm/share
+	! test -d target/packages || cp target/packages/*.deb target/packages/*.rpm target/vm/share
 	tests/testbed/vm run $(CURDIR)/target/vm $(CURDIR)/target/vm/share
 
 # From libvirtd to virtqemud and back, with guests. virtqemud is built first, which takes minutes.
@@ -89,17 +105,22 @@ install:
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man1 target/man/*.1
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man8 target/man/*.8
 	install -D -m 644 target/completions/vifctl.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/vifctl
-	install -D -m 644 target/completions/vifctl.zsh $(DESTDIR)$(PREFIX)/share/zsh/vendor-completions/_vifctl
+	install -D -m 644 target/completions/vifctl.zsh $(DESTDIR)$(ZSHDIR)/_vifctl
 	install -D -m 644 target/completions/vifctl.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/vifctl.fish
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/doc/vifd README.md docs/findings.md docs/alerts.md
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/vifd/prometheus packaging/prometheus/vifd.rules.yml
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/vifd/grafana packaging/grafana/vifd.json
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/vifd/proxy packaging/proxy/nginx.conf packaging/proxy/haproxy.cfg
 	test -e $(DESTDIR)$(SYSCONFDIR)/vifd/vifd.toml || \
 		install -D -m 644 packaging/vifd.toml $(DESTDIR)$(SYSCONFDIR)/vifd/vifd.toml
 
 uninstall:
-	rm -f $(DESTDIR)$(PREFIX)/bin/vifd $(DESTDIR)$(PREFIX)/bin/vifctl $(DESTDIR)$(PREFIX)/share/vifd/tcp.conf \
+	rm -rf $(DESTDIR)$(PREFIX)/share/vifd $(DESTDIR)$(PREFIX)/share/doc/vifd
+	rm -f $(DESTDIR)$(PREFIX)/bin/vifd $(DESTDIR)$(PREFIX)/bin/vifctl \
 		$(addprefix $(DESTDIR)$(LIBDIR)/systemd/system/,$(UNITS)) \
 		$(DESTDIR)$(LIBDIR)/sysusers.d/vifd.conf $(DESTDIR)$(LIBDIR)/tmpfiles.d/vifd.conf
 	rm -f $(DESTDIR)$(PREFIX)/share/man/man1/vifctl{,-*}.1 $(DESTDIR)$(PREFIX)/share/man/man8/vifd.8
-	rm -f $(DESTDIR)$(PREFIX)/share/bash-completion/completions/vifctl $(DESTDIR)$(PREFIX)/share/zsh/vendor-completions/_vifctl
+	rm -f $(DESTDIR)$(PREFIX)/share/bash-completion/completions/vifctl $(DESTDIR)$(ZSHDIR)/_vifctl
 	rm -f $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/vifctl.fish
 
 clean:

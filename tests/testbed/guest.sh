@@ -77,3 +77,16 @@ halting_firmware() {
     printf '\372\364\353\375'
     head -c 12 /dev/zero | tr '\0' '\364'
 }
+
+pid() {
+    systemctl show --property MainPID --value vifd
+}
+
+test_requests() {
+    (($(cat /client.* | wc -l) >= $1))
+}
+
+# For the background: one request after the other, each on a connection of its own; prints their status.
+ask_without_end() {
+    exec stdbuf --output=L curl -s -H 'Connection: close' -o /dev/null -w '%{http_code}\n' "$@"
+}
