@@ -55,9 +55,10 @@ impl Api {
     }
 
     pub(super) fn request_media_types(self, schema: &Value) -> Value {
-        // The only element that means something in a request.
+        // The only element that means something in a request. Where anything may be sent in JSON, so it may in it.
         let element = json!({ "name": "virtual_interfaces", "namespace": COMPUTE_1_1 });
-        let xml = json!({ "schema": { "type": "object", "additionalProperties": false, "xml": element } });
+        let anything = schema.get("additionalProperties").is_none_or(|allowed| *allowed == json!(true));
+        let xml = json!({ "schema": { "type": "object", "additionalProperties": anything, "xml": element } });
         json!({
             "application/json": { "schema": schema },
             "application/vnd.openstack.compute+json": { "schema": schema },
