@@ -93,6 +93,7 @@ bench:
 	packaging/install-deps build hypervisor bench
 	cargo bench --locked --bench hot_paths
 	benches/compare
+	benches/commands
 
 install:
 	install -D -m 755 target/release/vifd $(DESTDIR)$(PREFIX)/bin/vifd

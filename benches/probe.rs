@@ -42,7 +42,8 @@ fn main() -> Result<()> {
     match arguments.as_slice() {
         ["taps", from, to] => {
             for n in from.parse::<u32>()?..to.parse()? {
-                println!("tuntap add dev {} mode tap", host::device("tap", n));
+                let tap = host::device("tap", n);
+                println!("tuntap add dev {tap} mode tap multi_queue\nlink set dev {tap} mtu 1442 up");
             }
         }
         ["domains", uri, from, to] => {
