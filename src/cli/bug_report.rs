@@ -152,7 +152,7 @@ impl Report {
         for (name, path, what) in ANSWERS {
             // Who does not answer once will not the next time.
             let answer = match &absent {
-                None => client.get::<Value>(path).map_err(|error| {
+                None => ask(client, path).map_err(|error| {
                     let why = chain(&error);
                     if !matches!(error, ClientError::NotFound(_) | ClientError::Refused(_) | ClientError::Malformed(_))
                     {
@@ -173,7 +173,7 @@ impl Report {
             Err(why) => report.missing.push(Missing { what, why }),
         }
         report.collect_config(client.config().unwrap_or(Path::new(DEFAULT_PATH)));
-        let openapi = client.get::<Value>("/openapi.json").ok();
+        let openapi = ask(client, "/openapi.json").ok();
         report.texts.push(("versions.txt", "versions of everything that takes part", versions(openapi.as_ref())));
         for (name, command, what) in COMMANDS {
             match run(command) {
@@ -190,7 +190,7 @@ impl Report {
         let uuids = instances.into_iter().flatten().filter_map(|instance| instance["uuid"].as_str());
         let history = uuids.map(|uuid| {
             let path = format!("/host/v1/history?thing={uuid}&limit={CHANGES}");
-            client.get::<Value>(&path).map(|answer| (uuid.to_owned(), answer)).map_err(|error| chain(&error))
+            ask(client, &path).map(|answer| (uuid.to_owned(), answer)).map_err(|error| chain(&error))
         });
         history.collect::<Result<_, _>>().map(Value::Object)
     }
@@ -252,6 +252,10 @@ impl Report {
         names.learn_from(&self.config);
         names.replacer()
     }
+}
+
+fn ask(client: &Client, path: &str) -> Result<Value, ClientError> {
+    serde_json::from_slice(&client.get_json(path)?).map_err(ClientError::Malformed)
 }
 
 /// A member of the archive: its name, what it is, and its text.

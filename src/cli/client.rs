@@ -20,7 +20,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use tokio::{net::UnixStream, runtime, time::timeout};
 
 use super::private::{self, StartError};
-use crate::config::DEFAULT_SOCKET;
+use crate::{config::DEFAULT_SOCKET, http::host::Answer};
 
 /// The daemon answers within a millisecond; this is for a host in deep trouble.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -148,10 +148,15 @@ impl Client {
         self.private.borrow().is_some()
     }
 
-    /// `GET path`, decoded.
-    pub(super) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+    /// What the daemon answers to `GET path`.
+    pub(super) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<Answer<T>, ClientError> {
+        Answer::parse(&self.get_json(path)?).map_err(ClientError::Malformed)
+    }
+
+    /// The same as it comes.
+    pub(super) fn get_json(&self, path: &str) -> Result<Bytes, ClientError> {
         self.runtime.block_on(async {
-            let answer = timeout(self.whom.timeout, decode(self.send(path).await?)).await;
+            let answer = timeout(self.whom.timeout, body(self.send(path).await?)).await;
             answer.unwrap_or_else(|_| Err(ClientError::Hung { path: self.whom.socket.clone() }))
         })
     }
@@ -201,7 +206,8 @@ impl Client {
     async fn begin_privately(&self, why: Option<&ClientError>) -> Result<Connection, ClientError> {
         let stream = private::start(self.whom.config.as_deref())?;
         let mut connection = connect(stream).await?;
-        private::tell(why, &decode(ask_privately(&mut connection, "/host/v1/sync").await?).await?);
+        let sync = body(ask_privately(&mut connection, "/host/v1/sync").await?).await?;
+        private::tell(why, &Answer::parse(&sync).map_err(ClientError::Malformed)?);
         Ok(connection)
     }
 }
@@ -226,12 +232,12 @@ async fn ask(connection: &mut Connection, path: &str, last: Option<&str>) -> Res
     Ok(connection.send_request(request.expect("path and id were encoded")).await?)
 }
 
-async fn decode<T: DeserializeOwned>(response: Response<Incoming>) -> Result<T, ClientError> {
+/// What a success says.
+async fn body(response: Response<Incoming>) -> Result<Bytes, ClientError> {
     if !response.status().is_success() {
         return Err(refusal(response).await?);
     }
-    let body = response.into_body().collect().await?.to_bytes();
-    serde_json::from_slice(&body).map_err(ClientError::Malformed)
+    Ok(response.into_body().collect().await?.to_bytes())
 }
 
 /// What an answer says that is no success.

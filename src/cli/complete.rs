@@ -13,7 +13,7 @@ use clap_complete::{ArgValueCompleter, CompletionCandidate};
 use super::client::{Client, ClientError, Whom};
 use crate::{
     config::DEFAULT_SOCKET,
-    http::host::{Answer, Devices, InstanceRecord, Instances},
+    http::host::{Devices, InstanceSummary, Summary},
 };
 
 /// A shell must not wait longer for what is a help only.
@@ -59,29 +59,29 @@ fn socket(arguments: impl Iterator<Item = OsString>) -> PathBuf {
     DEFAULT_SOCKET.into()
 }
 
-fn records(client: &Client) -> Result<Vec<InstanceRecord>, ClientError> {
-    Ok(client.get::<Answer<Instances>>("/host/v1/instances")?.body.instances)
+fn records(client: &Client) -> Result<Vec<InstanceSummary>, ClientError> {
+    Ok(client.get::<Summary>("/host/v1/summary")?.body.instances)
 }
 
 fn instance_things(client: &Client) -> Result<Words, ClientError> {
     Ok(records(client)?.iter().flat_map(instance_words).collect())
 }
 
-fn instance_words(record: &InstanceRecord) -> [(String, String); 2] {
-    let (name, uuid) = (record.instance.name.to_string(), record.instance.uuid.to_string());
-    [(name.clone(), "instance".to_owned()), (uuid, format!("instance {name}"))]
+fn instance_words(instance: &InstanceSummary) -> [(String, String); 2] {
+    let name = instance.name.to_string();
+    [(name.clone(), "instance".to_owned()), (instance.uuid.to_string(), format!("instance {name}"))]
 }
 
 fn all_things(client: &Client) -> Result<Words, ClientError> {
-    let devices = client.get::<Answer<Devices>>("/host/v1/devices")?.body.devices;
+    let devices = client.get::<Devices>("/host/v1/devices")?.body.devices;
     let mut words: Words = devices.iter().map(|device| (device.link.name.to_string(), "device".to_owned())).collect();
-    for record in records(client)? {
-        words.extend(instance_words(&record));
-        for vif in &record.instance.vifs {
-            let of = |what: &str| format!("{what} of {}", record.instance.name);
+    for instance in records(client)? {
+        words.extend(instance_words(&instance));
+        for vif in &instance.vifs {
+            let of = |what: &str| format!("{what} of {}", instance.name);
             words.insert(vif.id.to_string(), of("VIF"));
-            words.insert(vif.interface.mac.to_string(), of("MAC address"));
-            words.extend(vif.addresses.iter().map(|known| (known.address.to_string(), of("address"))));
+            words.insert(vif.mac.to_string(), of("MAC address"));
+            words.extend(vif.addresses.iter().map(|address| (address.to_string(), of("address"))));
             words.extend(vif.device.iter().map(|device| (device.name.to_string(), of("device"))));
         }
     }

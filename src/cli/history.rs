@@ -45,7 +45,7 @@ impl Past {
                 path += &format!("&{name}={}", encode(&time.to_string()));
             }
         }
-        let answer = client.get::<Answer<History>>(&path)?;
+        let answer = client.get::<History>(&path)?;
         output.write(&answer)?;
         let known = |moment: &Moment| moment.known.iter().any(|state| !state.records.is_empty());
         Ok(!answer.body.changes.is_empty() || answer.body.at.as_ref().is_some_and(known))

@@ -1,17 +1,16 @@
 //! `vifctl list`: every VIF of every instance.
 
-use std::{collections::BTreeSet, sync::Arc};
+use serde::{Deserialize, de::IgnoredAny};
 
 use super::{
-    client::{Client, ClientError},
+    client::{Client, ClientError, encode},
     output::{BAD, DOUBT, Output, Page, Readable},
     table::{Cell, text, whole},
-    words::{device, doubts, plain, state},
+    words::{doubts, no_device, plain, state},
 };
 use crate::{
-    http::host::{Answer, InstanceRecord, Instances},
-    inventory::{NoDevice, Vif},
-    source::libvirt::domain::Attachment,
+    http::host::{Answer, Summary, VifSummary},
+    inventory::NoDevice,
 };
 
 /// The command's arguments.
@@ -31,47 +30,33 @@ pub(super) struct List {
 impl List {
     /// Says whether there was anything to show.
     pub(super) fn run(&self, client: &Client, output: Output) -> Result<bool, ClientError> {
-        let mut answer = client.get::<Answer<Instances>>("/host/v1/instances")?;
-        answer.body.instances.retain_mut(|record| self.admits(record));
-        output.write(&answer)?;
-        let is_filtered = self.project.is_some() || self.state.is_some() || self.bridge.is_some();
-        Ok(!is_filtered || !answer.body.instances.is_empty())
-    }
-
-    /// Whether the record is to be shown; VIFs that are not are taken out of it.
-    fn admits(&self, record: &mut InstanceRecord) -> bool {
-        let instance = &record.instance;
-        let owned = |wanted: &String| {
-            let project = instance.project.as_ref();
-            project.is_some_and(|project| *project.id == **wanted || project.name.as_deref() == Some(wanted))
+        let filters = [("project", &self.project), ("state", &self.state), ("bridge", &self.bridge)];
+        let filters = filters.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
+        let filters: Vec<_> = filters.map(|(name, value)| format!("{name}={}", encode(value))).collect();
+        let query = filters.join("&");
+        let is_empty = if output.is_for_programs() {
+            let answer = client.get_json(&format!("/host/v1/instances?{query}"))?;
+            output.write_json(&answer)?;
+            is_empty(&answer)?
+        } else {
+            let answer = client.get::<Summary>(&format!("/host/v1/summary?{query}"))?;
+            output.write(&answer)?;
+            answer.body.instances.is_empty()
         };
-        let in_state =
-            |wanted: &String| instance.state.to_string().eq_ignore_ascii_case(&wanted.replace(['_', '-'], " "));
-        if !self.project.as_ref().is_none_or(owned) || !self.state.as_ref().is_none_or(in_state) {
-            return false;
-        }
-        let Some(bridge) = &self.bridge else { return true };
-        let mut vifs = instance.vifs.clone();
-        vifs.retain(|vif| upon(record, vif).any(|name| *name == **bridge));
-        let is_any = !vifs.is_empty();
-        Arc::make_mut(&mut record.instance).vifs = vifs;
-        is_any
+        Ok(filters.is_empty() || !is_empty)
     }
 }
 
-/// What the VIF is plugged into, by all of its names.
-fn upon(record: &InstanceRecord, vif: &Vif) -> impl Iterator<Item = Arc<str>> {
-    let port = record.ovs_ports.iter().find(|port| vif.ovs_port.as_ref() == Some(&port.name));
-    let bridge = port.and_then(|port| port.bridge.clone());
-    let (source, network) = match &vif.interface.attachment {
-        Attachment::Bridge { bridge, network } | Attachment::Network { network, bridge } => (bridge, network),
-        Attachment::Direct { lower_device, network, .. } => (lower_device, network),
-        _ => (&None, &None),
-    };
-    [bridge, source.clone(), network.clone()].into_iter().flatten()
+fn is_empty(answer: &[u8]) -> Result<bool, ClientError> {
+    #[derive(Deserialize)]
+    struct Instances {
+        instances: Vec<IgnoredAny>,
+    }
+    let Instances { instances } = serde_json::from_slice(answer).map_err(ClientError::Malformed)?;
+    Ok(instances.is_empty())
 }
 
-impl Readable for Answer<Instances> {
+impl Readable for Answer<Summary> {
     fn text(&self, page: &mut Page) {
         let mut table = page.new_table(&[
             whole("INSTANCE"),
@@ -88,30 +73,24 @@ impl Readable for Answer<Instances> {
             text("ON").wide(),
             text("ADDRESSES").wide(),
         ]);
-        for record in &self.body.instances {
-            let instance = &record.instance;
+        for instance in &self.body.instances {
             let start = || {
-                let project = instance.project.as_ref().map(|project| project.name.as_ref().unwrap_or(&project.id));
-                let state = match &record.stale {
-                    None => state(instance).into(),
-                    Some(_) => Cell::styled(state(instance) + " (stale)", DOUBT),
-                };
-                let name = plain(instance.display_name.as_deref().unwrap_or("-"));
-                let project = plain(project.map_or("-", |project| project));
-                (plain(&instance.name).into(), name.into(), instance.uuid.to_string().into(), project.into(), state)
+                let state = state(instance.state, instance.migration, instance.by_process);
+                let state = if instance.stale { Cell::styled(state + " (stale)", DOUBT) } else { state.into() };
+                let [display_name, project] = [&instance.display_name, &instance.project]
+                    .map(|name| Cell::from(plain(name.as_deref().unwrap_or("-"))));
+                [plain(&instance.name).into(), display_name, instance.uuid.to_string().into(), project, state]
             };
             if instance.vifs.is_empty() {
-                let (a, b, c, d, e) = start();
+                let [a, b, c, d, e] = start();
                 let none = || Cell::from("-");
                 table.row([a, b, c, d, e, none(), none(), none(), none(), none(), none(), none(), none()]);
             }
             for vif in &instance.vifs {
-                let (a, b, c, d, e) = start();
-                let [ifindex, mtu, on, addresses] = wide(record, vif).map(Cell::from);
-                let id = vif.id.to_string().into();
-                let mac = vif.interface.mac.to_string().into();
-                let kind = vif.interface.attachment.type_name().into();
-                table.row([a, b, c, d, e, id, mac, kind, device_cell(vif), ifindex, mtu, on, addresses]);
+                let [a, b, c, d, e] = start();
+                let [ifindex, mtu, on, addresses] = wide(vif).map(Cell::from);
+                let (id, mac) = (vif.id.to_string().into(), vif.mac.to_string().into());
+                table.row([a, b, c, d, e, id, mac, (*vif.kind).into(), device(vif), ifindex, mtu, on, addresses]);
             }
         }
         if table.is_empty() {
@@ -123,30 +102,30 @@ impl Readable for Answer<Instances> {
     }
 
     fn names(&self) -> Vec<String> {
-        let uuids: BTreeSet<_> = self.body.instances.iter().map(|record| record.instance.uuid).collect();
+        let mut uuids: Vec<_> = self.body.instances.iter().map(|instance| instance.uuid).collect();
+        uuids.sort();
+        uuids.dedup();
         uuids.into_iter().map(|uuid| uuid.to_string()).collect()
     }
 }
 
-fn device_cell(vif: &Vif) -> Cell {
-    match vif.no_device {
-        Some(NoDevice::TargetMissing) => Cell::styled(device(vif), BAD),
-        _ => device(vif).into(),
+fn device(vif: &VifSummary) -> Cell {
+    match (&vif.device, vif.no_device) {
+        (Some(device), _) => plain(&device.name).into(),
+        (None, Some(NoDevice::TargetMissing)) => Cell::styled(no_device(vif.no_device, vif.target.as_deref()), BAD),
+        (None, reason) => no_device(reason, vif.target.as_deref()).into(),
     }
 }
 
 /// What only `-o wide` shows of a VIF.
-fn wide(record: &InstanceRecord, vif: &Vif) -> [String; 4] {
-    let link = vif.device.as_ref().and_then(|device| record.links.iter().find(|link| link.index == device.index));
-    let on = upon(record, vif).next().map(|name| plain(&name));
-    let mut addresses: Vec<_> = vif.addresses.iter().map(|known| known.address.to_string()).collect();
-    addresses.sort();
-    addresses.dedup();
+fn wide(vif: &VifSummary) -> [String; 4] {
     let none = || "-".to_owned();
+    let device = vif.device.as_ref();
+    let addresses: Vec<_> = vif.addresses.iter().map(ToString::to_string).collect();
     [
-        link.map_or_else(none, |link| link.index.to_string()),
-        link.map_or_else(none, |link| link.mtu.to_string()),
-        on.unwrap_or_else(none),
+        device.map_or_else(none, |device| device.index.to_string()),
+        device.and_then(|device| device.mtu).map_or_else(none, |mtu| mtu.to_string()),
+        vif.on.as_deref().map_or_else(none, plain),
         if addresses.is_empty() { none() } else { addresses.join(", ") },
     ]
 }

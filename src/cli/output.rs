@@ -18,6 +18,7 @@ use clap::{ColorChoice, ValueEnum};
 use rustix::termios::tcgetwinsize;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
+use serde_transcode::Transcoder;
 
 use super::{
     client::ClientError,
@@ -78,16 +79,27 @@ impl Output {
                 answer.text(&mut page);
                 self.print(&page.text)
             }
-            Format::Json => self.print(&json(answer)?),
-            Format::Yaml => self.print(&yaml(answer)?),
+            Format::Json => print_plain(&json(answer)?),
+            Format::Yaml => print_plain(&yaml(answer)?),
             Format::Name => {
                 let is_terminal = io::stdout().is_terminal();
                 let names = answer.names().into_iter().map(|name| if is_terminal { plain(&name) } else { name });
-                let text: String = names.map(|name| name + "\n").collect();
-                written(io::stdout().write_all(text.as_bytes()))
+                print_plain(&names.map(|name| name + "\n").collect::<String>())
             }
             Format::Dot | Format::Mermaid | Format::Svg => Err(ClientError::NoSuchFormat),
         }
+    }
+
+    /// Whether a program reads it, which wants everything.
+    pub(super) fn is_for_programs(self) -> bool {
+        matches!(self.format, Format::Json | Format::Yaml)
+    }
+
+    /// Writes the daemon's answer for a program, without taking it apart.
+    pub(super) fn write_json(self, answer: &[u8]) -> Result<(), ClientError> {
+        let mut answer = serde_json::Deserializer::from_slice(answer);
+        let answer = Transcoder::new(&mut answer);
+        print_plain(&if self.format == Format::Yaml { yaml(&answer)? } else { json(&answer)? })
     }
 
     /// Writes one of many answers that come one after the other, each a line: `text` for people, `names` for a shell.
@@ -125,6 +137,12 @@ impl Output {
         let width = tcgetwinsize(io::stdout()).ok().map(|size| usize::from(size.ws_col)).filter(|width| *width > 0);
         Page { text: String::new(), width, headers: !self.no_headers, wide: self.format == Format::Wide }
     }
+}
+
+/// Writes what has no styles.
+fn print_plain(text: &str) -> Result<(), ClientError> {
+    let mut stdout = io::stdout().lock();
+    written(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()))
 }
 
 fn written(result: io::Result<()>) -> Result<(), ClientError> {

@@ -91,7 +91,7 @@ impl Readable for Answer<OneInstance> {
                 page.fact(0, what, plain(&owner.id) + &name);
             }
         }
-        page.fact(0, "state", state(instance));
+        page.fact(0, "state", state(instance.state, instance.migration, instance.process.is_some()));
         page.fact(0, "hypervisor", format!("{} ({})", plain(&instance.hypervisor), plain(&instance.hypervisor_type)));
         if let Some(process) = &instance.process {
             let by = match process.described_by {

@@ -19,7 +19,7 @@ pub(super) struct Status;
 impl Status {
     /// Says whether there was anything to show.
     pub(super) fn run(&self, client: &Client, output: Output) -> Result<bool, ClientError> {
-        output.write(&client.get::<Answer<Sync>>("/host/v1/sync")?).map(|()| true)
+        output.write(&client.get::<Sync>("/host/v1/sync")?).map(|()| true)
     }
 }
 

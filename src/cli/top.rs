@@ -151,7 +151,7 @@ impl Top {
 
 async fn read(client: &Client) -> Result<Answer<AllCounters>, ClientError> {
     let body = client.open("/host/v1/counters", None).await?;
-    serde_json::from_slice(&body.collect().await?.to_bytes()).map_err(ClientError::Malformed)
+    Answer::parse(&body.collect().await?.to_bytes()).map_err(ClientError::Malformed)
 }
 
 /// What a person types, and changes of the terminal's size: a thread waits for them, until the process ends.

@@ -40,7 +40,7 @@ impl Who {
 
 /// Everything that `thing` matches. What a process is only this end of the socket can tell: the daemon asks nobody.
 pub(super) fn find(client: &Client, thing: &str) -> Result<Answer<Found>, ClientError> {
-    let ask = |thing: &str| client.get::<Answer<Found>>(&format!("/host/v1/who?thing={}", encode(thing)));
+    let ask = |thing: &str| client.get::<Found>(&format!("/host/v1/who?thing={}", encode(thing)));
     let mut answer = ask(thing)?;
     if let Some(instance) = thing.parse().ok().and_then(process::instance_of) {
         let by_process = ask(&instance)?.body.matches.into_iter().map(|mut found| {
@@ -183,7 +183,11 @@ fn match_facts(page: &mut Page, found: &WhoMatch) {
     page.line(styled(STRONG, sentence(&found.found)));
     page.fact(2, "matched by", matched_by(&found.found));
     if let Some(instance) = instance {
-        page.fact(2, "instance", format!("{} {}", instance.uuid, state(instance)));
+        page.fact(
+            2,
+            "instance",
+            format!("{} {}", instance.uuid, state(instance.state, instance.migration, instance.process.is_some())),
+        );
     }
     if let Some(project) = instance.as_ref().and_then(|instance| instance.project.as_ref()) {
         let name = project.name.as_deref().map(|name| format!(" ({})", plain(name))).unwrap_or_default();

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::output::{DOUBT, Page, styled};
 use crate::{
     http::host::Sources,
-    inventory::{Address, AddressSource, Instance, PassedFunction, Staleness, Vif, Why, Witness},
+    inventory::{Address, AddressSource, Instance, NoDevice, PassedFunction, Staleness, Vif, Why, Witness},
     source::{
         SyncState,
         libvirt::domain::{DomainState, Interface, Migration},
@@ -22,18 +22,19 @@ pub(super) fn instance_name(instance: &Instance) -> String {
     plain(&instance.name) + &display
 }
 
-pub(super) fn state(instance: &Instance) -> String {
-    let migration = match instance.migration {
+/// `by_process`: it is known by its process alone.
+pub(super) fn state(state: DomainState, migration: Option<Migration>, by_process: bool) -> String {
+    let migration = match migration {
         None => "",
         Some(Migration::Incoming) => ", migrating in",
         Some(Migration::Outgoing) => ", migrating out",
         Some(Migration::Away) => ", migrated away",
     };
-    let state = match (instance.state, instance.process) {
-        (DomainState::NoState, Some(_)) => "started".to_owned(),
+    let state = match (state, by_process) {
+        (DomainState::NoState, true) => "started".to_owned(),
         (state, _) => state.to_string(),
     };
-    format!("{state}{migration}{}", if instance.process.is_some() { " (by its process)" } else { "" })
+    format!("{state}{migration}{}", if by_process { " (by its process)" } else { "" })
 }
 
 pub(super) fn attachment(interface: &Interface) -> String {
@@ -42,13 +43,18 @@ pub(super) fn attachment(interface: &Interface) -> String {
 }
 
 pub(super) fn device(vif: &Vif) -> String {
-    match (&vif.device, vif.no_device) {
-        (Some(device), _) => plain(&device.name),
-        (None, Some(reason)) => match &vif.interface.target {
-            Some(target) => format!("- ({}: {reason})", plain(target)),
-            None => format!("- ({reason})"),
-        },
-        (None, None) => "-".to_owned(),
+    match &vif.device {
+        Some(device) => plain(&device.name),
+        None => no_device(vif.no_device, vif.interface.target.as_deref()),
+    }
+}
+
+/// Why there is none, and which one libvirt says.
+pub(super) fn no_device(reason: Option<NoDevice>, target: Option<&str>) -> String {
+    match (reason, target) {
+        (Some(reason), Some(target)) => format!("- ({}: {reason})", plain(target)),
+        (Some(reason), None) => format!("- ({reason})"),
+        (None, _) => "-".to_owned(),
     }
 }
 
@@ -184,6 +190,10 @@ pub(super) fn largest_units(seconds: u64) -> String {
 /// Text in which nothing steers the terminal, hides, or changes the order of what stands beside it: that is made visible.
 /// What joins and varies emoji is left out, since terminals disagree about its width.
 pub(super) fn plain(text: &str) -> String {
+    // Nearly always.
+    if text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') {
+        return text.to_owned();
+    }
     let mut before = None;
     let shown = |c: char| {
         let after_symbol =
@@ -200,6 +210,9 @@ pub(super) fn plain(text: &str) -> String {
 /// Whether a terminal obeys the character, shows nothing for it, or writes from right to left because of it. The last
 /// is not said of letters, whose direction ends where they do.
 pub(super) fn is_harmful(c: char) -> bool {
+    if c.is_ascii() {
+        return c.is_ascii_control();
+    }
     c.is_control()
         || matches!(c,
             // Soft hyphen, Arabic letter mark, Mongolian vowel separator and its like.
