@@ -206,29 +206,3 @@ fn a_file_that_is_damaged_or_of_another_version_is_put_aside() {
     use std::os::unix::fs::PermissionsExt;
     assert_eq!(fs::metadata(&config.path).unwrap().permissions().mode() & 0o777, 0o600);
 }
-
-#[test]
-#[ignore = "a measurement"]
-fn what_a_thousand_changes_cost() {
-    let dir = tempfile::tempdir().unwrap();
-    let config = config(&dir);
-    let mut store = Store::open(&config, "killed").unwrap();
-    let begin = store.size().unwrap();
-    let plug = |n: u32| vif(&format!("fa:16:3e:00:{:02x}:{:02x}", n / 256, n % 256), &format!("tap{n}"));
-    let records: Vec<_> = (0..1000).map(plug).collect();
-    let started = std::time::Instant::now();
-    for record in &records {
-        store.write(&[entry(now(), None, Some(record.clone()))]).unwrap();
-    }
-    let single = started.elapsed();
-    let started = std::time::Instant::now();
-    store.write(&records.iter().map(|r| entry(now(), Some(r.clone()), None)).collect::<Vec<_>>()).unwrap();
-    let batch = started.elapsed();
-    println!(
-        "1,000 one by one {single:?}; 1,000 at once {batch:?}; {} bytes a record",
-        (store.size().unwrap() - begin) / 1000
-    );
-    let started = std::time::Instant::now();
-    ask(&config, "tap500", Some(now()));
-    println!("one question {:?}", started.elapsed());
-}
