@@ -381,12 +381,7 @@ fn a_restart_in_the_middle_of_a_migration_knows_that_the_guest_is_leaving() {
 #[ignore = "needs root: run by make test"]
 fn a_domain_that_never_answers_is_stale_alone() {
     let hypervisor = Hypervisor::start();
-    // libvirt holds a domain's lock while its hook runs, and every call about the domain waits for the lock.
-    hypervisor.run(
-        "mkdir -p /etc/libvirt/hooks; cd /etc/libvirt/hooks; echo '#!/bin/sh' > qemu; \
-         echo 'case \"$1 $2\" in *9\\ stopped) exec sleep 4242 ;; esac' >> qemu; chmod +x qemu",
-    );
-    hypervisor.control("restart-libvirtd", &[]);
+    hypervisor.hang_guest_9("stopped");
     hypervisor.create_guest(1, 1);
     hypervisor.create_guest(9, 1);
     let vifd = hypervisor.vifd("[libvirt]\ncall_timeout = '1s'\nresync_interval = '2s'\n");
@@ -414,7 +409,7 @@ fn a_domain_that_never_answers_is_stale_alone() {
     assert_eq!((list(9).status, list(1).status), (203, 200));
     assert_eq!(vifd.get("/host/v1/sync")["sources"]["hypervisors"][0]["state"], "synced");
 
-    hypervisor.run("pkill -f '[s]leep 4242'");
+    hypervisor.end_hook();
     assert!(destroy.wait().unwrap().success());
     eventually("it answered at last, and is gone", || (list(9).status == 404).then_some(()));
     assert_eq!(list(1).header("warning"), None);

@@ -327,20 +327,16 @@ fn a_guest_of_which_libvirt_left_nothing_is_known_by_its_command_line_and_descri
 #[ignore = "needs root: run by make test"]
 fn a_start_that_hangs_hides_no_guest_and_doubles_none() {
     let hv = Hypervisor::start();
-    hv.run(
-        "mkdir -p /etc/libvirt/hooks; cd /etc/libvirt/hooks; echo '#!/bin/sh' > qemu; \
-         echo 'case \"$1 $2\" in *9\\ started) exec sleep 4242 ;; esac' >> qemu; chmod +x qemu",
-    );
-    hv.control("restart-libvirtd", &[]);
+    hv.hang_guest_9("started");
     hv.create_guest(1, 1);
     let xml = hv.xml(&format!("qemu_domain 9 {} qemu 1", hv.dir().join("halt.bin").display()));
     let mut start = hv.command("virsh").args(["-q", "create", &xml]).spawn().unwrap();
-    eventually("its hook hangs", || (!hv.run("pgrep -f 'sleep 424[2]' || true").is_empty()).then_some(()));
+    eventually("its hook hangs", || hv.hook_hangs().then_some(()));
     let list = vifctl(&hv, "-o json list");
     let names: Vec<_> = vifs(&list.json()).iter().map(|vif| json!([vif[0], vif[3]])).collect();
     let expected = [1, 9]
         .map(|n| json!([Hypervisor::id(&format!("domain_name {n}")), Hypervisor::id(&format!("tap_name {n} 0"))]));
     assert_eq!(names, expected, "{}{}", list.text, list.remarks);
-    hv.run("pkill -f 'sleep 424[2]'");
+    hv.end_hook();
     start.wait().unwrap();
 }

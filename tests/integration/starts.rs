@@ -15,22 +15,12 @@ fn status(vifd: &Vifd, n: u32) -> u16 {
     vifd.request("GET", &format!("/v2.1/servers/{}/os-virtual-interfaces", uuid(n)), &[]).status
 }
 
-/// Defines guest 9, whose start will hang in a hook script for as long as this process sleeps: `sleep 4243`.
-fn define_guest_that_hangs(hypervisor: &Hypervisor) {
-    hypervisor.run(
-        "mkdir -p /etc/libvirt/hooks; cd /etc/libvirt/hooks; echo '#!/bin/sh' > qemu; \
-         echo 'case \"$1 $2\" in *9\\ start) exec sleep 4243 ;; esac' >> qemu; chmod +x qemu",
-    );
-    hypervisor.control("restart-libvirtd", &[]);
-    let xml = hypervisor.xml(&format!("qemu_domain 9 {}", hypervisor.dir().join("halt.bin").display()));
-    hypervisor.virsh(QEMU, &format!("define {xml}"));
-}
-
 #[test]
 #[ignore = "needs root: run by make test"]
 fn a_start_that_hangs_with_its_lock_held_is_known_as_one_that_does_not_answer_and_harms_nobody_else() {
     let hypervisor = Hypervisor::start();
-    define_guest_that_hangs(&hypervisor);
+    hypervisor.hang_guest_9("start");
+    hypervisor.define_guest(9);
     hypervisor.create_guest(1, 1);
     let vifd = hypervisor.vifd("[libvirt]\ncall_timeout = '1s'\n");
     let path = format!("/host/v1/instances/{}", uuid(9));
@@ -47,7 +37,7 @@ fn a_start_that_hangs_with_its_lock_held_is_known_as_one_that_does_not_answer_an
     let other = format!("/host/v1/instances/{}", uuid(1));
     vifd.wait("a hot-plug beside it", &other, |answer| answer["instance"]["vifs"][1]["device"].is_object());
 
-    hypervisor.run("pkill -f '[s]leep 4243'");
+    hypervisor.end_hook();
     // The hook was killed, so the start fails.
     assert!(!start.wait().unwrap().success());
     let whole = |answer: &Value| answer["instance"]["state"] == "shut_off" && answer["instance"]["stale"].is_null();

@@ -37,18 +37,13 @@ fn a_lost_source_is_a_finding_and_what_rests_on_it_is_neither_raised_nor_cleared
 #[ignore = "needs root: run by make test"]
 fn an_instance_about_which_libvirt_does_not_answer_is_a_finding() {
     let hypervisor = Hypervisor::start();
-    hypervisor.run(
-        "mkdir -p /etc/libvirt/hooks; cd /etc/libvirt/hooks; echo '#!/bin/sh' > qemu; \
-         echo 'case \"$1 $2\" in *9\\ start) exec sleep 4244 ;; esac' >> qemu; chmod +x qemu",
-    );
-    hypervisor.control("restart-libvirtd", &[]);
-    let xml = hypervisor.xml(&format!("qemu_domain 9 {}", hypervisor.dir().join("halt.bin").display()));
-    hypervisor.virsh(QEMU, &format!("define {xml}"));
+    hypervisor.hang_guest_9("start");
+    hypervisor.define_guest(9);
     let vifd = hypervisor.vifd(&format!("[libvirt]\ncall_timeout = '1s'\n{CONFIG}"));
     wait(&vifd, "nothing is wrong before", &[]);
     let mut start = hypervisor.command("virsh").args(["-q", "start", "instance-00000009"]).spawn().unwrap();
     wait(&vifd, "it hangs", &[("instance-unreadable", "instance-00000009")]);
-    hypervisor.run("pkill -f '[s]leep 4244'");
+    hypervisor.end_hook();
     assert!(!start.wait().unwrap().success());
     wait(&vifd, "it answers again", &[]);
 }

@@ -104,6 +104,33 @@ impl Hypervisor {
         self.create("qemu:///system", &format!("qemu_domain {n} {} qemu {interfaces}", firmware.display()));
     }
 
+    /// Defines the QEMU guest number `n`, and does not start it.
+    pub fn define_guest(&self, n: u32) {
+        let xml = self.xml(&format!("qemu_domain {n} {}", self.dir.join("halt.bin").display()));
+        self.virsh("qemu:///system", &format!("define {xml}"));
+    }
+
+    /// From now on a step of guest 9's life (`start`, `started`, `stopped`: libvirt's hooks) does not end until
+    /// [`Hypervisor::end_hook`]. libvirt holds the domain's lock while its hook runs, and every call about the domain
+    /// waits for the lock.
+    pub fn hang_guest_9(&self, step: &str) {
+        self.run(&format!(
+            "mkdir -p /etc/libvirt/hooks; cd /etc/libvirt/hooks; echo '#!/bin/sh' > qemu; \
+             echo 'case \"$1 $2\" in *9\\ {step}) exec sleep 4242 ;; esac' >> qemu; chmod +x qemu"
+        ));
+        self.control("restart-libvirtd", &[]);
+    }
+
+    /// Whether the hook runs.
+    pub fn hook_hangs(&self) -> bool {
+        !self.run("pgrep -f 'sleep 424[2]' || true").is_empty()
+    }
+
+    /// Ends the hook, which fails.
+    pub fn end_hook(&self) {
+        self.run("pkill -f 'sleep 424[2]'");
+    }
+
     /// Makes the firmware of the guests so large that a migration at 1 MiB/s takes some seconds.
     pub fn make_guests_heavy(&self) {
         let path = self.dir.join("halt.bin");
