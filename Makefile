@@ -80,8 +80,8 @@ test-split-daemons: deps
 
 check:
 	packaging/install-deps build
-	cargo fmt --check
-	cargo clippy --all-targets --locked -- -D warnings
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps --locked
 
 # ARGS=--once ends by itself, ARGS=--kvm uses KVM instead of software emulation.

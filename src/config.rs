@@ -2,8 +2,8 @@
 //! override it.
 //!
 //! What a section or key means is said once, here: the comments below are the text of `packaging/vifd.toml` and of
-//! `vifd --default-config` ([`document`]). Values are parsed into what they mean while the configuration is read
-//! ([`layers`]), so that every error names key and place.
+//! `vifd --default-config` ([`default_file`]). Values are parsed into what they mean while the configuration is read
+//! ([`Layers`]), so that every error names key and place.
 
 use std::{path::PathBuf, time::Duration};
 
