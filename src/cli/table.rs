@@ -37,12 +37,15 @@ impl Column {
 #[derive(Clone, Debug)]
 pub(super) struct Cell {
     text: String,
+    /// On a terminal.
+    width: usize,
     style: Style,
 }
 
 impl Cell {
     pub(super) fn styled(text: impl Into<String>, style: Style) -> Self {
-        Self { text: text.into(), style }
+        let text = text.into();
+        Self { width: text.width(), text, style }
     }
 }
 
@@ -101,7 +104,7 @@ impl Table {
     pub(super) fn lines(&self, frame: Frame) -> String {
         let mut widths: Vec<_> = (0..self.columns.len())
             .map(|n| {
-                let cells = self.rows.iter().map(|row| row[n].text.width());
+                let cells = self.rows.iter().map(|row| row[n].width);
                 cells.chain(frame.headers.then(|| self.columns[n].name.len())).max().unwrap_or(0)
             })
             .collect();
@@ -110,11 +113,11 @@ impl Table {
         }
         let mut text = String::new();
         if frame.headers {
-            let header = self.columns.iter().map(|column| (column.name, HEADER));
+            let header = self.columns.iter().map(|column| (column.name, column.name.len(), HEADER));
             line(&mut text, frame.indent, header.zip(&widths));
         }
         for row in &self.rows {
-            let cells = row.iter().map(|cell| (&*cell.text, cell.style));
+            let cells = row.iter().map(|cell| (&*cell.text, cell.width, cell.style));
             line(&mut text, frame.indent, cells.zip(&widths));
         }
         text
@@ -139,7 +142,7 @@ impl Table {
                 text.push('\n');
             }
             for (column, cell) in self.columns.iter().zip(row) {
-                let (name, Cell { text: value, style }) = (column.name, cell);
+                let (name, Cell { text: value, style, .. }) = (column.name, cell);
                 let indent = frame.indent;
                 let _ = writeln!(text, "{:indent$}{HEADER}{name:<names$}{HEADER:#}  {style}{value}{style:#}", "");
             }
@@ -148,23 +151,28 @@ impl Table {
     }
 }
 
-/// One line; the last cell has no padding.
-fn line<'a>(text: &mut String, indent: usize, cells: impl Iterator<Item = ((&'a str, Style), &'a usize)>) {
-    let _ = write!(text, "{:indent$}", "");
+/// One line of texts, each with its width; the last has no padding.
+fn line<'a>(line: &mut String, indent: usize, cells: impl Iterator<Item = ((&'a str, usize, Style), &'a usize)>) {
+    let _ = write!(line, "{:indent$}", "");
     let mut padding = 0;
-    for ((cell, style), width) in cells {
-        let cell = cut(cell, *width);
-        let _ = write!(text, "{:padding$}{style}{cell}{style:#}", "");
-        padding = width.saturating_sub(cell.width()) + GAP;
+    for ((text, own, style), width) in cells {
+        let _ = write!(line, "{:padding$}{style}", "");
+        let own = if own <= *width {
+            line.push_str(text);
+            own
+        } else {
+            let cut = cut(text, *width);
+            line.push_str(&cut);
+            cut.width()
+        };
+        let _ = write!(line, "{style:#}");
+        padding = width.saturating_sub(own) + GAP;
     }
-    text.push('\n');
+    line.push('\n');
 }
 
-/// The text, or as much of it as fits, with an ellipsis.
+/// As much of a text as fits, with an ellipsis.
 fn cut(text: &str, width: usize) -> String {
-    if text.width() <= width {
-        return text.to_owned();
-    }
     let mut used = 1;
     let fits = |c: &char| {
         used += c.width().unwrap_or(0);
