@@ -34,16 +34,15 @@ impl List {
         let filters = filters.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
         let filters: Vec<_> = filters.map(|(name, value)| format!("{name}={}", encode(value))).collect();
         let query = filters.join("&");
-        let is_empty = if output.is_for_programs() {
+        if output.is_for_programs() {
             let answer = client.get_json(&format!("/host/v1/instances?{query}"))?;
             output.write_json(&answer)?;
-            is_empty(&answer)?
+            Ok(filters.is_empty() || !is_empty(&answer)?)
         } else {
             let answer = client.get::<Summary>(&format!("/host/v1/summary?{query}"))?;
             output.write(&answer)?;
-            answer.body.instances.is_empty()
-        };
-        Ok(filters.is_empty() || !is_empty)
+            Ok(filters.is_empty() || !answer.body.instances.is_empty())
+        }
     }
 }
 

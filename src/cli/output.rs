@@ -178,7 +178,9 @@ fn yaml(answer: &impl Serialize) -> Result<String, ClientError> {
 /// The text with what is harmful in it as `escaped` writes its UTF-16 code units.
 fn escape(text: String, escaped: impl Fn(&mut String, &[u16]) -> std::fmt::Result) -> String {
     let is_harmful = |c: char| c != '\n' && is_harmful(c);
-    if !text.contains(is_harmful) {
+    // Nearly all texts are harmless, and a processor looks at many bytes at once where it may look at all of them.
+    let is_ascii_text = text.bytes().fold(true, |so_far, byte| so_far & matches!(byte, b'\n' | b' '..=b'~'));
+    if is_ascii_text || !text.contains(is_harmful) {
         return text;
     }
     text.chars().fold(String::with_capacity(text.len() + 64), |mut text, c| {
