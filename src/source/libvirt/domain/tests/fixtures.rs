@@ -130,21 +130,7 @@ pub(super) fn summary(interface: &Interface) -> String {
 
 /// An interface of which only this much is known.
 pub(super) fn bare(mac: &str, attachment: Attachment) -> Interface {
-    Interface {
-        mac: mac.parse().unwrap(),
-        attachment,
-        target: None,
-        unmanaged: false,
-        guest_device: None,
-        alias: None,
-        model: None,
-        mtu: None,
-        queues: None,
-        vlans: Vec::new(),
-        virtualport: None,
-        link_down: false,
-        definition: None,
-    }
+    Interface::bare(mac.parse().unwrap(), attachment)
 }
 
 /// The same in a running virtual machine.
